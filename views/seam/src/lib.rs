@@ -7,6 +7,8 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+pub mod catalog;
+pub mod catalog_log;
 pub mod ids;
 pub mod ledger;
 pub mod log;

@@ -1,0 +1,426 @@
+//! The catalog: a linear log of numbered commits in the lake. Its state is the fold of its commits, and the rules
+//! of who may follow whom are checked in that fold, by the writer before it puts a commit and by every reader.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::ids::{Generation, SourceId, ViewId};
+use crate::log::LogId;
+use crate::offsets::OffsetVector;
+use crate::schema::Column;
+
+/// One numbered commit: all of its actions hold, or none.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Commit {
+    /// Tells the writer whose commit stands under a number after an answer was lost.
+    pub id: Uuid,
+    /// When it was made, in milliseconds since the epoch; for people, decides nothing.
+    pub at_ms: u64,
+    /// What it does.
+    pub actions: Vec<Action>,
+}
+
+/// One change of the catalog.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "action", rename_all = "snake_case")]
+pub enum Action {
+    /// A new source.
+    CreateSource(Source),
+    /// A source goes; no view may still read it.
+    DropSource {
+        /// Which.
+        id: SourceId,
+    },
+    /// A new dimension table.
+    CreateDimension(Dimension),
+    /// A dimension table goes; no view may still read it.
+    DropDimension {
+        /// Which.
+        name: String,
+    },
+    /// A new view.
+    CreateView(ViewDefinition),
+    /// A view goes, with its versions.
+    DropView {
+        /// Which.
+        id: ViewId,
+    },
+    /// A batch version of a view.
+    PublishVersion(Version),
+}
+
+/// Where a source's log is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Connector {
+    /// A directory of JSON-lines files.
+    Directory,
+    /// A Kafka topic.
+    Kafka,
+}
+
+/// A stream of events with a declared schema.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Source {
+    /// This life of the name.
+    pub id: SourceId,
+    /// The name in SQL.
+    pub name: String,
+    /// The declared columns.
+    pub columns: Vec<Column>,
+    /// The kind of log.
+    pub connector: Connector,
+    /// The options of the CREATE TABLE, checked by the connector.
+    pub options: BTreeMap<String, String>,
+    /// The incarnation of the log that the source was created over.
+    pub log: LogId,
+    /// Where its history begins, resolved once at CREATE TABLE.
+    pub start: OffsetVector,
+}
+
+/// A small table that views may join, copied into the lake by content.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Dimension {
+    /// The name in SQL.
+    pub name: String,
+    /// Its columns.
+    pub columns: Vec<Column>,
+    /// SHA-256 of the copied content, in hex.
+    pub hash: String,
+    /// The copy's path in the lake (Parquet).
+    pub path: String,
+    /// Its rows.
+    pub rows: u64,
+}
+
+/// A view as it was written.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ViewDefinition {
+    /// This life of the name.
+    pub id: ViewId,
+    /// The name in SQL.
+    pub name: String,
+    /// The source that it aggregates.
+    pub source: SourceId,
+    /// The dimension tables that it joins, with the content that it was created over.
+    pub dimensions: BTreeMap<String, String>,
+    /// The query, as the user wrote it.
+    pub sql: String,
+    /// The options of the CREATE MATERIALIZED VIEW.
+    pub options: BTreeMap<String, String>,
+    /// When it was created, in milliseconds since the epoch.
+    pub created_ms: u64,
+}
+
+/// How a version was computed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RunKind {
+    /// From all events below the cut.
+    Full,
+}
+
+/// A batch version of a view: immutable files of states, and the cut they stand for.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Version {
+    /// The view.
+    pub view: ViewId,
+    /// Numbered from 1 within the view.
+    pub number: u32,
+    /// The version that it follows; none for the first.
+    pub parent: Option<u32>,
+    /// The vector below which it holds every event, and no other.
+    pub cut: OffsetVector,
+    /// The generation whose ledger gave the cut.
+    pub generation: Generation,
+    /// Of the definition and everything the states' meaning depends on.
+    pub fingerprint: String,
+    /// The types of the flat state columns, as the SQL crate writes them.
+    pub descriptor: serde_json::Value,
+    /// The Parquet files, by path in the lake.
+    pub files: Vec<VersionFile>,
+    /// How it was computed.
+    pub kind: RunKind,
+    /// Groups in it.
+    pub groups: u64,
+    /// Events below the cut that it was computed from.
+    pub events: u64,
+    /// Rows that an expression of the view failed on.
+    pub failed_rows: u64,
+    /// When it was published, in milliseconds since the epoch.
+    pub published_ms: u64,
+    /// How long the run took, in milliseconds.
+    pub took_ms: u64,
+}
+
+/// A file of a version.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VersionFile {
+    /// Its path in the lake.
+    pub path: String,
+    /// Its size in bytes.
+    pub bytes: u64,
+    /// Its rows.
+    pub rows: u64,
+}
+
+/// Everything that holds after a number of commits.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct CatalogState {
+    /// The number of the last commit; 0 for none.
+    pub head: u64,
+    /// The sources by name.
+    pub sources: BTreeMap<String, Source>,
+    /// The dimension tables by name.
+    pub dimensions: BTreeMap<String, Dimension>,
+    /// The views by name.
+    pub views: BTreeMap<String, ViewDefinition>,
+    /// The versions of each view, oldest first.
+    pub versions: BTreeMap<ViewId, Vec<Version>>,
+}
+
+/// Why an action does not fit the catalog.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum CatalogMisfit {
+    /// The name is taken.
+    #[error("relation \"{0}\" already exists")]
+    Exists(String),
+    /// There is no such thing.
+    #[error("relation \"{0}\" does not exist")]
+    Missing(String),
+    /// Something still depends on it.
+    #[error("cannot drop \"{name}\" because view \"{view}\" depends on it")]
+    InUse {
+        /// What was to go.
+        name: String,
+        /// What depends on it.
+        view: String,
+    },
+    /// Another version was published meanwhile.
+    #[error("version {offered} of the view was computed on parent {parent:?}, but {newest:?} is the newest")]
+    Superseded {
+        /// The version.
+        offered: u32,
+        /// Its parent.
+        parent: Option<u32>,
+        /// The newest one that is published.
+        newest: Option<u32>,
+    },
+    /// The version's cut does not lie at or above its parent's.
+    #[error("the cut {cut} of the version does not lie at or above {parent}, the cut of the one before it")]
+    CutWentBack {
+        /// The version's cut.
+        cut: OffsetVector,
+        /// Its parent's.
+        parent: OffsetVector,
+    },
+}
+
+impl CatalogState {
+    /// The state after one more commit, or the first rule that it breaks.
+    ///
+    /// # Errors
+    /// [`CatalogMisfit`] if an action does not fit what holds.
+    pub fn apply(&self, commit: &Commit) -> Result<Self, CatalogMisfit> {
+        let mut next = self.clone();
+        for action in &commit.actions {
+            next.act(action)?;
+        }
+        next.head += 1;
+        Ok(next)
+    }
+
+    fn act(&mut self, action: &Action) -> Result<(), CatalogMisfit> {
+        match action {
+            Action::CreateSource(source) => {
+                self.is_free(&source.name)?;
+                self.sources.insert(source.name.clone(), source.clone());
+            }
+            Action::DropSource { id } => {
+                let source = self.source(*id).ok_or_else(|| CatalogMisfit::Missing(id.to_string()))?;
+                let name = source.name.clone();
+                if let Some(view) = self.views.values().find(|view| view.source == *id) {
+                    return Err(CatalogMisfit::InUse { name, view: view.name.clone() });
+                }
+                self.sources.remove(&name);
+            }
+            Action::CreateDimension(dimension) => {
+                self.is_free(&dimension.name)?;
+                self.dimensions.insert(dimension.name.clone(), dimension.clone());
+            }
+            Action::DropDimension { name } => {
+                if let Some(view) = self.views.values().find(|view| view.dimensions.contains_key(name)) {
+                    return Err(CatalogMisfit::InUse { name: name.clone(), view: view.name.clone() });
+                }
+                self.dimensions.remove(name).ok_or_else(|| CatalogMisfit::Missing(name.clone()))?;
+            }
+            Action::CreateView(view) => {
+                self.is_free(&view.name)?;
+                if self.source(view.source).is_none() {
+                    return Err(CatalogMisfit::Missing(view.source.to_string()));
+                }
+                if let Some((name, _)) = view
+                    .dimensions
+                    .iter()
+                    .find(|(name, hash)| self.dimensions.get(*name).is_none_or(|d| d.hash != **hash))
+                {
+                    return Err(CatalogMisfit::Missing(name.clone()));
+                }
+                self.views.insert(view.name.clone(), view.clone());
+                self.versions.insert(view.id, Vec::new());
+            }
+            Action::DropView { id } => {
+                let name = self.view(*id).map(|view| view.name.clone());
+                self.views.remove(&name.ok_or_else(|| CatalogMisfit::Missing(id.to_string()))?);
+                self.versions.remove(id);
+            }
+            Action::PublishVersion(version) => self.publish(version)?,
+        }
+        Ok(())
+    }
+
+    /// A version follows the newest one, and its cut lies at or above that one's.
+    fn publish(&mut self, version: &Version) -> Result<(), CatalogMisfit> {
+        let versions = self
+            .versions
+            .get_mut(&version.view)
+            .ok_or_else(|| CatalogMisfit::Missing(version.view.to_string()))?;
+        let newest = versions.last();
+        let newest_number = newest.map(|newest| newest.number);
+        if version.parent != newest_number || version.number != newest_number.unwrap_or(0) + 1 {
+            return Err(CatalogMisfit::Superseded {
+                offered: version.number,
+                parent: version.parent,
+                newest: newest_number,
+            });
+        }
+        if let Some(newest) = newest.filter(|newest| !version.cut.covers(&newest.cut)) {
+            return Err(CatalogMisfit::CutWentBack { cut: version.cut.clone(), parent: newest.cut.clone() });
+        }
+        versions.push(version.clone());
+        Ok(())
+    }
+
+    fn is_free(&self, name: &str) -> Result<(), CatalogMisfit> {
+        let taken = self.sources.contains_key(name)
+            || self.dimensions.contains_key(name)
+            || self.views.contains_key(name);
+        if taken { Err(CatalogMisfit::Exists(name.to_owned())) } else { Ok(()) }
+    }
+
+    /// The source with an id.
+    pub fn source(&self, id: SourceId) -> Option<&Source> {
+        self.sources.values().find(|source| source.id == id)
+    }
+
+    /// The view with an id.
+    pub fn view(&self, id: ViewId) -> Option<&ViewDefinition> {
+        self.views.values().find(|view| view.id == id)
+    }
+
+    /// The views of a source.
+    pub fn views_of(&self, source: SourceId) -> impl Iterator<Item = &ViewDefinition> {
+        self.views.values().filter(move |view| view.source == source)
+    }
+
+    /// The versions of a view, oldest first.
+    pub fn versions_of(&self, view: ViewId) -> &[Version] {
+        self.versions.get(&view).map_or(&[], Vec::as_slice)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn commit(actions: Vec<Action>) -> Commit {
+        Commit { id: Uuid::new_v4(), at_ms: 0, actions }
+    }
+
+    fn version(view: ViewId, number: u32, parent: Option<u32>, at: u64) -> Action {
+        Action::PublishVersion(Version {
+            view,
+            number,
+            parent,
+            cut: OffsetVector::from([(0, at)]),
+            generation: Generation::new(),
+            fingerprint: "f".into(),
+            descriptor: serde_json::Value::Null,
+            files: Vec::new(),
+            kind: RunKind::Full,
+            groups: 0,
+            events: 0,
+            failed_rows: 0,
+            published_ms: 0,
+            took_ms: 0,
+        })
+    }
+
+    fn with_a_view() -> (CatalogState, SourceId, ViewId) {
+        let source = Source {
+            id: SourceId::new(),
+            name: "clicks".into(),
+            columns: Vec::new(),
+            connector: Connector::Directory,
+            options: BTreeMap::new(),
+            log: LogId("l".into()),
+            start: OffsetVector::zero(),
+        };
+        let view = ViewDefinition {
+            id: ViewId::new(),
+            name: "page_views".into(),
+            source: source.id,
+            dimensions: BTreeMap::new(),
+            sql: "SELECT count(*) AS n FROM clicks".into(),
+            options: BTreeMap::new(),
+            created_ms: 0,
+        };
+        let (s, v) = (source.id, view.id);
+        let actions = vec![Action::CreateSource(source), Action::CreateView(view)];
+        (CatalogState::default().apply(&commit(actions)).unwrap(), s, v)
+    }
+
+    #[test]
+    fn a_version_follows_the_newest_one_at_or_above_its_cut() {
+        let (state, _, view) = with_a_view();
+        let state = state.apply(&commit(vec![version(view, 1, None, 10)])).unwrap();
+        let late = state.apply(&commit(vec![version(view, 1, None, 12)]));
+        assert!(matches!(late, Err(CatalogMisfit::Superseded { .. })));
+        let back = state.apply(&commit(vec![version(view, 2, Some(1), 9)]));
+        assert!(matches!(back, Err(CatalogMisfit::CutWentBack { .. })));
+        let state = state.apply(&commit(vec![version(view, 2, Some(1), 10)])).unwrap();
+        assert_eq!((state.versions_of(view).len(), state.head), (2, 3));
+    }
+
+    #[test]
+    fn what_is_in_use_does_not_go() {
+        let (state, source, view) = with_a_view();
+        let gone = state.apply(&commit(vec![Action::DropSource { id: source }]));
+        assert!(matches!(gone, Err(CatalogMisfit::InUse { .. })));
+        let both = vec![Action::DropView { id: view }, Action::DropSource { id: source }];
+        let state = state.apply(&commit(both)).unwrap();
+        assert!(state.views.is_empty() && state.sources.is_empty() && state.versions.is_empty());
+    }
+
+    #[test]
+    fn a_name_stands_for_one_relation() {
+        let (state, _, _) = with_a_view();
+        let mut again = state.sources["clicks"].clone();
+        again.id = SourceId::new();
+        again.name = "page_views".into();
+        let taken = state.apply(&commit(vec![Action::CreateSource(again)]));
+        assert_eq!(taken, Err(CatalogMisfit::Exists("page_views".into())));
+    }
+
+    #[test]
+    fn a_commit_reads_back_as_it_was_written() {
+        let (state, _, view) = with_a_view();
+        let written =
+            commit(vec![version(view, 1, None, 10), Action::DropView { id: state.views["page_views"].id }]);
+        let read: Commit = serde_json::from_str(&serde_json::to_string(&written).unwrap()).unwrap();
+        assert_eq!(read, written);
+    }
+}
