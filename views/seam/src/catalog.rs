@@ -24,7 +24,7 @@ pub struct Commit {
 
 /// One change of the catalog.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "action", rename_all = "snake_case")]
+#[serde(rename_all = "snake_case")]
 pub enum Action {
     /// A new source.
     CreateSource(Source),
