@@ -9,10 +9,14 @@
 
 pub mod catalog;
 pub mod catalog_log;
+pub mod encoding;
 pub mod ids;
 pub mod ledger;
 pub mod log;
 pub mod offsets;
+pub mod reading;
+pub mod recovery;
+pub mod retention;
 pub mod schema;
 pub mod shard;
 pub mod store;

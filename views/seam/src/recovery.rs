@@ -1,0 +1,328 @@
+//! What a speed layer does when it starts, or when a write was refused: go on, or begin a new generation.
+//!
+//! When in doubt, a new generation: a doubtful store is not repaired but replaced, and every view begins at its own
+//! newest version's vector.
+
+use std::collections::BTreeMap;
+
+use crate::ids::{Generation, TxId, ViewId};
+use crate::ledger::{Ledger, Txn};
+use crate::log::LogId;
+use crate::offsets::OffsetVector;
+use crate::shard::{Scope, ShardMeta};
+
+/// What was found before anything was written.
+#[derive(Debug, Clone)]
+pub struct Facts<'a> {
+    /// The ledger's record; none if there is none.
+    pub ledger: Option<&'a Ledger>,
+    /// Each shard's record with the keys that its scopes really have; none for an empty one.
+    pub shards: &'a [Option<(ShardMeta, BTreeMap<Scope, u64>)>],
+    /// The ledger's entries, in order.
+    pub txns: &'a [Txn],
+    /// The views of the source with their versions, oldest first: the cut and the generation that gave it.
+    pub views: &'a BTreeMap<ViewId, Vec<(OffsetVector, Generation)>>,
+    /// The incarnation of the log that the source was created over.
+    pub source_log: &'a LogId,
+    /// The incarnation that the log has now.
+    pub log: &'a LogId,
+    /// Where the log ends now.
+    pub end: &'a OffsetVector,
+    /// How many shards the configuration asks for; a generation keeps its own number.
+    pub shard_count: u32,
+}
+
+/// What to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Plan {
+    /// The speed state fits together: take it over and process the entries from `replay` on, if there are any.
+    Resume {
+        /// The first txid that some shard does not hold, or that is not committed.
+        replay: TxId,
+    },
+    /// It does not, or there is none: begin a new generation, for this reason.
+    Begin {
+        /// For people.
+        reason: String,
+    },
+    /// Nothing can be continued, and a person must look.
+    Stop {
+        /// What is wrong, and what to do.
+        reason: String,
+    },
+}
+
+/// Decides what to do about what was found.
+pub fn plan(facts: &Facts<'_>) -> Plan {
+    if facts.log != facts.source_log {
+        return Plan::Stop {
+            reason: format!(
+                "the log is not the one that the source was created over (it is {}, it was {}): it was deleted and made again. Drop the source and create it anew, or put the old log back",
+                facts.log, facts.source_log
+            ),
+        };
+    }
+    let Some(ledger) = facts.ledger else {
+        return Plan::Begin { reason: "there is no speed state yet".into() };
+    };
+    if let Some(reason) = log_went_back(ledger, facts.end) {
+        return Plan::Stop { reason };
+    }
+    match doubt(ledger, facts) {
+        Some(reason) => Plan::Begin { reason },
+        None => Plan::Resume { replay: lowest(ledger, facts) + 1 },
+    }
+}
+
+/// A log that ends below what was absorbed from it has lost records or was replaced in place.
+fn log_went_back(ledger: &Ledger, end: &OffsetVector) -> Option<String> {
+    let (partition, absorbed) =
+        ledger.appended_to.iter().find(|(partition, absorbed)| end.get(*partition) < *absorbed)?;
+    Some(format!(
+        "partition {partition} of the log ends at offset {}, below {absorbed}, up to which it was read: the log lost its tail or was replaced. Put the log back, or drop the source and create it anew",
+        end.get(partition)
+    ))
+}
+
+/// The first reason not to trust the speed state, if there is one.
+fn doubt(ledger: &Ledger, facts: &Facts<'_>) -> Option<String> {
+    if ledger.log != *facts.log {
+        return Some("the speed state belongs to an earlier incarnation of the log".into());
+    }
+    doubtful_shard(ledger, facts)
+        .or_else(|| doubtful_entries(ledger, facts))
+        .or_else(|| facts.views.iter().find_map(|(view, versions)| doubtful_view(ledger, *view, versions)))
+}
+
+fn doubtful_shard(ledger: &Ledger, facts: &Facts<'_>) -> Option<String> {
+    // A generation that has no entry yet may not have claimed all of its shards.
+    let fresh = ledger.appended == 0;
+    if facts.shards.len() != ledger.shards as usize {
+        return Some(format!(
+            "the ledger speaks of {} shards, there are {}",
+            ledger.shards,
+            facts.shards.len()
+        ));
+    }
+    for (shard, found) in facts.shards.iter().enumerate() {
+        let of_generation = found.as_ref().filter(|(meta, _)| meta.generation == ledger.generation);
+        let Some((meta, keys)) = of_generation else {
+            if fresh {
+                continue;
+            }
+            return Some(format!("shard {shard} is empty or of another generation"));
+        };
+        if meta.txid > ledger.appended {
+            return Some(format!(
+                "shard {shard} holds txid {}, but the ledger's last entry is {}: the ledger lost its tail",
+                meta.txid, ledger.appended
+            ));
+        }
+        let entry = facts.txns.iter().find(|txn| txn.txid == meta.txid);
+        if entry.is_some_and(|txn| meta.attempt != Some(txn.attempt)) {
+            return Some(format!("shard {shard} holds another attempt of txid {}", meta.txid));
+        }
+        if let Some((scope, rows)) =
+            meta.rows.iter().find(|(scope, rows)| keys.get(scope).copied().unwrap_or(0) != **rows)
+        {
+            return Some(format!(
+                "shard {shard} has {} keys of epoch {} of a view where it must have {rows}: the store lost some",
+                keys.get(scope).copied().unwrap_or(0),
+                scope.epoch
+            ));
+        }
+    }
+    None
+}
+
+/// Every txid that is not on all shards, or not committed, needs its entry.
+fn doubtful_entries(ledger: &Ledger, facts: &Facts<'_>) -> Option<String> {
+    let first = lowest(ledger, facts) + 1;
+    let missing = (first..=ledger.appended).find(|txid| !facts.txns.iter().any(|txn| txn.txid == *txid))?;
+    Some(format!("the ledger no longer has the entry of txid {missing}, which a shard still needs"))
+}
+
+/// The headers that published versions rely on must be in the ledger.
+fn doubtful_view(ledger: &Ledger, view: ViewId, versions: &[(OffsetVector, Generation)]) -> Option<String> {
+    let (newest, generation) = versions.last()?;
+    let Some(epochs) = ledger.views.get(&view) else {
+        return Some(format!("the ledger does not know view {view}, which has a published version"));
+    };
+    if *generation == ledger.generation && epochs.chain(newest).is_none() {
+        return Some(format!(
+            "the ledger lost the cut {newest} that the newest version of view {view} rests on"
+        ));
+    }
+    let readable = versions.iter().any(|(cut, _)| epochs.chain(cut).is_some());
+    (!readable).then(|| format!("no version of view {view} joins on to its speed state"))
+}
+
+/// The highest txid that is committed and that every shard holds.
+fn lowest(ledger: &Ledger, facts: &Facts<'_>) -> TxId {
+    let held = |found: &Option<(ShardMeta, BTreeMap<Scope, u64>)>| {
+        found
+            .as_ref()
+            .filter(|(meta, _)| meta.generation == ledger.generation)
+            .map_or(0, |(meta, _)| meta.txid)
+    };
+    facts.shards.iter().map(held).fold(ledger.committed, TxId::min)
+}
+
+/// The record of the new generation that [`Plan::Begin`] asks for. A view begins at its newest version's cut; one
+/// that has none begins at the end of the log, where its first run will follow it.
+pub fn begin(facts: &Facts<'_>, reason: &str) -> Ledger {
+    let from = |versions: &Vec<(OffsetVector, Generation)>| {
+        versions.last().map_or_else(|| facts.end.clone(), |(cut, _)| cut.clone())
+    };
+    let views = facts.views.iter().map(|(view, versions)| (*view, from(versions))).collect();
+    let on_shards = facts.shards.iter().flatten().map(|(meta, _)| meta.token.counter);
+    let in_ledger = facts.ledger.map(|ledger| ledger.token.counter);
+    let seen = on_shards.chain(in_ledger).max().unwrap_or(0);
+    Ledger::begin(reason, facts.log.clone(), facts.shard_count, &views, facts.end.clone(), seen)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::Token;
+    use crate::offsets::OffsetRange;
+
+    type Shards = Vec<Option<(ShardMeta, BTreeMap<Scope, u64>)>>;
+    type Versions = BTreeMap<ViewId, Vec<(OffsetVector, Generation)>>;
+
+    struct Found {
+        ledger: Ledger,
+        shards: Shards,
+        txns: Vec<Txn>,
+        views: Versions,
+        log: LogId,
+        end: OffsetVector,
+    }
+
+    impl Found {
+        /// Two entries, both on both shards, the first one committed; one view with a version at 0.
+        fn healthy() -> Self {
+            let view = ViewId::new();
+            let log = LogId("l".into());
+            let views = BTreeMap::from([(view, OffsetVector::zero())]);
+            let ledger = Ledger::begin("test", log.clone(), 2, &views, OffsetVector::zero(), 0);
+            let range = |from, to| BTreeMap::from([(0, OffsetRange { from, to, records: 1 })]);
+            let (ledger, one) = ledger.append(range(0, 5)).unwrap();
+            let (ledger, two) = ledger.append(range(5, 9)).unwrap();
+            let ledger = ledger.commit(&one, &BTreeMap::new()).unwrap();
+            let shard = || {
+                let mut meta = ShardMeta::empty(ledger.generation, ledger.token);
+                meta.txid = 2;
+                meta.attempt = Some(two.attempt);
+                Some((meta, BTreeMap::new()))
+            };
+            let versions = BTreeMap::from([(view, vec![(OffsetVector::zero(), Generation::new())])]);
+            Self {
+                shards: vec![shard(), shard()],
+                txns: vec![one, two],
+                views: versions,
+                log,
+                end: OffsetVector::from([(0, 9)]),
+                ledger,
+            }
+        }
+
+        fn plan(&self) -> Plan {
+            plan(&self.facts())
+        }
+
+        fn facts(&self) -> Facts<'_> {
+            Facts {
+                ledger: Some(&self.ledger),
+                shards: &self.shards,
+                txns: &self.txns,
+                views: &self.views,
+                source_log: &self.log,
+                log: &self.log,
+                end: &self.end,
+                shard_count: 2,
+            }
+        }
+
+        fn shard(&mut self, index: usize) -> &mut ShardMeta {
+            &mut self.shards[index].as_mut().unwrap().0
+        }
+    }
+
+    #[test]
+    fn what_fits_together_is_resumed_from_the_lowest() {
+        let mut found = Found::healthy();
+        assert_eq!(found.plan(), Plan::Resume { replay: 2 });
+        found.shard(1).txid = 0;
+        found.shard(1).attempt = None;
+        assert_eq!(found.plan(), Plan::Resume { replay: 1 });
+        found.txns.remove(0);
+        assert!(matches!(found.plan(), Plan::Begin { .. }));
+    }
+
+    #[test]
+    fn a_store_that_lost_something_is_replaced() {
+        let mut emptied = Found::healthy();
+        emptied.shards[0] = None;
+        let mut ahead = Found::healthy();
+        ahead.shard(0).txid = 3;
+        let mut other = Found::healthy();
+        other.shard(0).attempt = Some(crate::ids::Attempt::new());
+        let mut evicted = Found::healthy();
+        let scope = Scope { view: ViewId::new(), epoch: 1 };
+        evicted.shard(1).rows.insert(scope, 1);
+        let mut unknown = Found::healthy();
+        unknown.views.insert(ViewId::new(), vec![(OffsetVector::zero(), Generation::new())]);
+        let mut cut_lost = Found::healthy();
+        let generation = cut_lost.ledger.generation;
+        for versions in cut_lost.views.values_mut() {
+            versions.push((OffsetVector::from([(0, 5)]), generation));
+        }
+        for found in [emptied, ahead, other, evicted, unknown, cut_lost] {
+            assert!(matches!(found.plan(), Plan::Begin { .. }), "{:?}", found.plan());
+        }
+    }
+
+    #[test]
+    fn a_version_of_a_lost_generation_does_not_unseat_the_one_that_is_readable() {
+        let mut found = Found::healthy();
+        for versions in found.views.values_mut() {
+            versions.push((OffsetVector::from([(0, 7)]), Generation::new()));
+        }
+        assert_eq!(found.plan(), Plan::Resume { replay: 2 });
+    }
+
+    #[test]
+    fn a_new_generation_begins_at_each_views_newest_version() {
+        let mut found = Found::healthy();
+        let old = *found.views.keys().next().unwrap();
+        found.views.insert(old, vec![(OffsetVector::from([(0, 5)]), Generation::new())]);
+        let new = ViewId::new();
+        found.views.insert(new, Vec::new());
+        found.shard(1).token = Token::after(40);
+        let ledger = begin(&found.facts(), "test");
+        assert_eq!(ledger.views[&old].epochs[0].from, OffsetVector::from([(0, 5)]));
+        assert_eq!(ledger.views[&new].epochs[0].from, found.end);
+        assert_eq!((ledger.start, ledger.target), (OffsetVector::from([(0, 5)]), found.end.clone()));
+        assert_eq!(ledger.token.counter, 42);
+    }
+
+    #[test]
+    fn a_log_that_is_another_one_or_went_back_stops() {
+        let mut shrunk = Found::healthy();
+        shrunk.end = OffsetVector::from([(0, 8)]);
+        assert!(matches!(shrunk.plan(), Plan::Stop { .. }));
+        let found = Found::healthy();
+        let other = LogId("other".into());
+        let facts = Facts { log: &other, ..found.facts() };
+        assert!(matches!(plan(&facts), Plan::Stop { .. }));
+    }
+
+    #[test]
+    fn a_generation_that_was_begun_but_not_claimed_is_resumed() {
+        let mut found = Found::healthy();
+        found.ledger = begin(&found.facts(), "test");
+        found.txns.clear();
+        assert_eq!(found.plan(), Plan::Resume { replay: 1 });
+    }
+}
