@@ -50,7 +50,7 @@ pub enum ColumnType {
     /// STRUCT<name type, ...>
     Struct(Vec<Column>),
     /// type[]
-    List(Box<ColumnType>),
+    List(Box<Self>),
 }
 
 impl ColumnType {
