@@ -36,19 +36,16 @@ fn first_needed(ledger: &Ledger, epochs: &ViewEpochs, cuts: &[OffsetVector]) -> 
         .map(|epoch| epoch.number)
 }
 
-/// Of the scopes that a shard holds, those that must stay: the ledger's epochs, and what a live pin holds below a
-/// floor. Only asked after the floor was raised: whoever pins later reads the new floor.
-pub fn kept(ledger: &Ledger, held: &[Scope], pins: &[Pin], now_ms: u64) -> Vec<Scope> {
-    let listed = |scope: &Scope| {
-        ledger
-            .views
-            .get(&scope.view)
-            .is_some_and(|epochs| epochs.epochs.iter().any(|epoch| epoch.number == scope.epoch))
-    };
+/// Of the scopes that a shard holds, those that may be deleted: of views that the ledger no longer lists, or below
+/// their view's floor with no live pin on them. Only asked after the floor was raised: whoever pins later reads the
+/// new floor.
+pub fn gone(ledger: &Ledger, held: &[Scope], pins: &[Pin], now_ms: u64) -> Vec<Scope> {
+    let unlisted =
+        |scope: &Scope| ledger.views.get(&scope.view).is_none_or(|epochs| scope.epoch < epochs.floor);
     let pinned = |scope: &Scope| {
         pins.iter().any(|pin| pin.view == scope.view && pin.epoch <= scope.epoch && pin.until_ms > now_ms)
     };
-    held.iter().filter(|scope| listed(scope) || pinned(scope)).copied().collect()
+    held.iter().filter(|scope| unlisted(scope) && !pinned(scope)).copied().collect()
 }
 
 #[cfg(test)]
@@ -96,10 +93,10 @@ mod tests {
         let view = ViewId::new();
         let ledger = cut_once(view).raise_floor(view, 2).unwrap();
         let held = [1, 2].map(|epoch| Scope { view, epoch });
-        assert_eq!(kept(&ledger, &held, &[pin(view, 1, 9)], 0), held);
-        assert_eq!(kept(&ledger, &held, &[pin(view, 2, 9)], 0), [held[1]]);
-        assert_eq!(kept(&ledger, &held, &[], 0), [held[1]]);
-        let stranger = [Scope { view: ViewId::new(), epoch: 2 }];
-        assert!(kept(&ledger, &stranger, &[], 0).is_empty());
+        assert!(gone(&ledger, &held, &[pin(view, 1, 9)], 0).is_empty());
+        assert_eq!(gone(&ledger, &held, &[pin(view, 2, 9)], 0), [held[0]]);
+        assert_eq!(gone(&ledger, &held, &[], 0), [held[0]]);
+        let dropped = [Scope { view: ViewId::new(), epoch: 2 }];
+        assert_eq!(gone(&ledger, &dropped, &[], 0), dropped);
     }
 }

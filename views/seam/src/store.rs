@@ -159,10 +159,11 @@ pub struct Page {
 pub struct Tail {
     /// The shard's record.
     pub meta: ShardMeta,
-    /// How many keys the asked scopes really have at this moment.
+    /// How many keys the asked scopes really have at this moment, each of them listed.
     pub found: BTreeMap<Scope, u64>,
     /// For each txid above the asked one that the shard holds, what it overwrote in the asked scopes: the state
-    /// before, none if the key was absent.
+    /// before, none if the key was absent. A txid that changed nothing in them may be missing: whether the undo
+    /// reaches back far enough is told by the record's txid alone.
     pub undo: BTreeMap<TxId, Vec<(Scope, String, Option<String>)>>,
 }
 
@@ -208,13 +209,14 @@ pub trait ShardStore: Send + Sync + fmt::Debug {
     /// The shard's record and the undo of all txids above `txid` for `scopes`; none if the shard is empty.
     async fn tail(&self, shard: ShardNo, txid: TxId, scopes: &[Scope]) -> Result<Option<Tail>, StoreError>;
 
-    /// Deletes every scope that is not in `keep`, with its undo, if (generation, token) is the shard's. Answers
-    /// whether it was.
-    async fn retain(
+    /// Deletes the scopes in `gone`, with their undo and row counts, if (generation, token) is the shard's. Answers
+    /// whether it was. Names what goes and not what stays: a call that takes effect late must not touch an epoch
+    /// that was cut meanwhile.
+    async fn drop_scopes(
         &self,
         shard: ShardNo,
         generation: Generation,
         token: Token,
-        keep: &[Scope],
+        gone: &[Scope],
     ) -> Result<bool, StoreError>;
 }
