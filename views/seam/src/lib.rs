@@ -9,6 +9,7 @@
 
 pub mod catalog;
 pub mod catalog_log;
+pub mod crash;
 pub mod encoding;
 pub mod ids;
 pub mod ledger;

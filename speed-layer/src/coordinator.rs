@@ -1,0 +1,217 @@
+//! The coordinator of one source: the only writer of its ledger and shards.
+//!
+//! An interim loop: one batch at a time, from the log to the commit. The decisions are those of [`stratus_seam`].
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use stratus_logs::codec::CodecOptions;
+use stratus_seam::catalog::{CatalogState, Source};
+use stratus_seam::catalog_log::Catalog;
+use stratus_seam::crash;
+use stratus_seam::ledger::Txn;
+use stratus_seam::log::{Chunk, Log};
+use stratus_seam::offsets::OffsetRange;
+use stratus_seam::store::{Durability, SourceState, TxnChanges};
+use stratus_sql::definition::DimensionTables;
+use tokio::sync::watch;
+
+use crate::batch;
+use crate::error::SpeedError;
+use crate::groups::{self, Effects};
+use crate::live::LiveViews;
+use crate::startup::{self, Hold};
+
+/// How long the coordinator waits after a failure before it recovers.
+const BACKOFF: Duration = Duration::from_millis(200);
+/// How long it waits for records before it looks after the catalog and requests again.
+const IDLE: Duration = Duration::from_millis(50);
+/// Entries more than this many txids behind T are forgotten: ten minutes of batches at the least time between two.
+/// A shard lags T only if the store lost its tail; a short lag is replayed, a longer one begins a new generation.
+const ENTRIES_KEPT: u64 = 30_000;
+
+/// Bounds of a micro-batch.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// About how many bytes of records a batch holds at most.
+    pub batch_bytes: usize,
+    /// The least time from one batch to the next: what comes in meanwhile goes into one.
+    pub linger: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { batch_bytes: 16 << 20, linger: Duration::from_millis(20) }
+    }
+}
+
+/// The speed layer of one source.
+#[derive(Debug)]
+pub struct SpeedLayer {
+    /// The source.
+    pub source: Source,
+    /// Its log.
+    pub log: Arc<dyn Log>,
+    /// Its state.
+    pub state: SourceState,
+    /// The catalog, for its views and their versions.
+    pub catalog: Arc<Catalog>,
+    /// The dimension tables that the views join.
+    pub dimensions: Arc<dyn DimensionTables>,
+    /// How records are decoded.
+    pub codec: CodecOptions,
+    /// How many shards a new generation has.
+    pub shards: u32,
+    /// Bounds of a batch.
+    pub limits: Limits,
+}
+
+impl SpeedLayer {
+    /// Works until `stop` says so: recovers, processes, and recovers again after a failure.
+    ///
+    /// # Errors
+    /// [`SpeedError::Stop`] if a person must look; no other failure ends it.
+    pub async fn run(&self, mut stop: watch::Receiver<bool>) -> Result<(), SpeedError> {
+        while !*stop.borrow() {
+            let failure = match self.work(&mut stop).await {
+                Ok(()) => return Ok(()),
+                Err(stop @ SpeedError::Stop(_)) => return Err(stop),
+                Err(failure) => failure,
+            };
+            metrics::counter!("stratus_speed_recoveries_total", "source" => self.source.name.clone()).increment(1);
+            tracing::warn!(source = self.source.name, "the speed layer recovers: {failure}");
+            tokio::select! {
+                _ = stop.changed() => {}
+                () = tokio::time::sleep(BACKOFF) => {}
+            }
+        }
+        Ok(())
+    }
+
+    async fn work(&self, stop: &mut watch::Receiver<bool>) -> Result<(), SpeedError> {
+        let mut catalog = self.catalog.refresh().await?;
+        let mut hold =
+            startup::take_over(&self.source, &catalog, self.log.as_ref(), &self.state, self.shards).await?;
+        let mut live = self.prepare(&catalog, None).await?;
+        for txn in std::mem::take(&mut hold.replay) {
+            let chunks = match txn.feeds.is_empty() {
+                true => Vec::new(),
+                false => batch::read_again(self.log.as_ref(), &txn, self.limits.batch_bytes).await?,
+            };
+            self.process(&mut hold, &mut live, &txn, &chunks).await?;
+        }
+        while !*stop.borrow() {
+            let began = Instant::now();
+            catalog = self.catalog.refresh().await?;
+            if catalog.source(self.source.id).is_none() {
+                return Ok(());
+            }
+            if live.outdated(&catalog) {
+                live = self.prepare(&catalog, Some(live)).await?;
+            }
+            self.skip_what_feeds_nothing(&mut hold, &mut live, &catalog).await?;
+            let kept = hold.keep_house(&self.source, &catalog).await?;
+            let position = hold.ledger.record().appended_to.clone();
+            if hold.ledger.record().views.is_empty() {
+                self.pause(stop, IDLE).await;
+                continue;
+            }
+            let chunks = batch::read_new(self.log.as_ref(), &position, self.limits.batch_bytes).await?;
+            if chunks.is_empty() {
+                if !kept {
+                    tokio::select! {
+                        _ = stop.changed() => {}
+                        waited = self.log.appended(&position, IDLE) => waited?,
+                    }
+                }
+                continue;
+            }
+            self.append_and_process(&mut hold, &mut live, batch::ranges(&chunks), &chunks).await?;
+            self.pause(stop, self.limits.linger.saturating_sub(began.elapsed())).await;
+        }
+        Ok(())
+    }
+
+    async fn pause(&self, stop: &mut watch::Receiver<bool>, time: Duration) {
+        if !time.is_zero() {
+            tokio::select! {
+                _ = stop.changed() => {}
+                () = tokio::time::sleep(time) => {}
+            }
+        }
+    }
+
+    async fn prepare(&self, catalog: &CatalogState, before: Option<LiveViews>) -> Result<LiveViews, SpeedError> {
+        LiveViews::prepare(&self.source, catalog, &self.dimensions, &self.codec, before).await
+    }
+
+    /// A source without views is not read. Before its first view is taken up the ledger moves to the end of the
+    /// log, by an entry that feeds nothing, so that the view's speed state begins there and its first run covers
+    /// what lies below.
+    async fn skip_what_feeds_nothing(
+        &self,
+        hold: &mut Hold,
+        live: &mut LiveViews,
+        catalog: &CatalogState,
+    ) -> Result<(), SpeedError> {
+        if !hold.ledger.record().views.is_empty() || hold.new_views(&self.source, catalog).is_empty() {
+            return Ok(());
+        }
+        let (at, end) = (hold.ledger.record().appended_to.clone(), self.log.end().await?);
+        let ranges: BTreeMap<_, _> = end
+            .iter()
+            .filter(|(partition, to)| at.get(*partition) < *to)
+            .map(|(partition, to)| (partition, OffsetRange { from: at.get(partition), to, records: 0 }))
+            .collect();
+        if !ranges.is_empty() {
+            self.append_and_process(hold, live, ranges, &[]).await?;
+        }
+        Ok(())
+    }
+
+    /// Ledger first: the ranges are written down before anything is computed from them.
+    async fn append_and_process(
+        &self,
+        hold: &mut Hold,
+        live: &mut LiveViews,
+        ranges: BTreeMap<u32, OffsetRange>,
+        chunks: &[Chunk],
+    ) -> Result<(), SpeedError> {
+        crash::point("speed:before-append");
+        let (next, txn) = hold.ledger.record().append(ranges)?;
+        let forget_below = next.committed.saturating_sub(ENTRIES_KEPT);
+        let changes = TxnChanges { append: Some(txn.clone()), forget_below, forget_all: false };
+        hold.ledger.advance(next, changes, Durability::Later).await?;
+        crash::point("speed:after-append");
+        self.process(hold, live, &txn, chunks).await
+    }
+
+    /// Brings an entry to every shard that lacks it, then moves T to it.
+    async fn process(
+        &self,
+        hold: &mut Hold,
+        live: &mut LiveViews,
+        txn: &Txn,
+        chunks: &[Chunk],
+    ) -> Result<(), SpeedError> {
+        let began = Instant::now();
+        let Effects { commits, failed, bad_records } =
+            groups::effects(txn, chunks, hold.ledger.record(), live, &hold.shards).await?;
+        hold.shards.apply(commits).await?;
+        crash::point("speed:after-shards");
+        if hold.shards.lowest() >= txn.txid && hold.ledger.record().committed < txn.txid {
+            let next = hold.ledger.record().commit(txn, &failed)?;
+            hold.ledger.advance(next, TxnChanges::default(), Durability::Now).await?;
+            crash::point("speed:after-commit");
+        }
+        let records: u64 = txn.ranges.values().map(|range| range.records).sum();
+        let source = || self.source.name.clone();
+        metrics::counter!("stratus_speed_records_total", "source" => source()).increment(records);
+        metrics::counter!("stratus_speed_bad_records_total", "source" => source()).increment(bad_records);
+        metrics::counter!("stratus_speed_batches_total", "source" => source()).increment(1);
+        metrics::histogram!("stratus_speed_batch_duration_seconds", "source" => source())
+            .record(began.elapsed().as_secs_f64());
+        Ok(())
+    }
+}

@@ -1,0 +1,135 @@
+//! The one writer's hold on the shards.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::try_join_all;
+use stratus_seam::crash;
+use stratus_seam::ids::{Generation, ShardNo, Token, TxId};
+use stratus_seam::shard::{Scope, ShardCommit, ShardMeta};
+use stratus_seam::store::{ShardStore, StoreError};
+
+use crate::error::SpeedError;
+
+/// How often a call without an answer is settled by reading before the writer gives up and recovers.
+const ATTEMPTS: u32 = 5;
+
+/// The shards of a source, claimed, with the txid that each holds.
+#[derive(Debug)]
+pub(crate) struct HeldShards {
+    store: Arc<dyn ShardStore>,
+    generation: Generation,
+    token: Token,
+    /// By shard.
+    txids: Vec<TxId>,
+    /// The scopes that some shard has keys of.
+    pub(crate) scopes: BTreeSet<Scope>,
+}
+
+impl HeldShards {
+    /// Claims every shard for (generation, token). `found` is what they said before; a shard of another generation
+    /// is emptied.
+    pub(crate) async fn claim(
+        store: Arc<dyn ShardStore>,
+        found: &[Option<ShardMeta>],
+        generation: Generation,
+        token: Token,
+    ) -> Result<Self, SpeedError> {
+        let mut held = Self { store, generation, token, txids: Vec::new(), scopes: BTreeSet::new() };
+        for (shard, meta) in (0..).zip(found) {
+            let seen = meta.as_ref().map(|meta| (meta.generation, meta.token));
+            if !held.store.claim(shard, seen, generation, token).await? {
+                return Err(SpeedError::LostShard(shard));
+            }
+            let kept = meta.as_ref().filter(|meta| meta.generation == generation);
+            held.txids.push(kept.map_or(0, |meta| meta.txid));
+            held.scopes.extend(kept.iter().flat_map(|meta| meta.rows.keys().copied()));
+            crash::point("speed:after-claim");
+        }
+        Ok(held)
+    }
+
+    pub(crate) fn count(&self) -> u32 {
+        // As many as the ledger says, which is a u32.
+        self.txids.len() as u32
+    }
+
+    /// The highest txid that every shard holds.
+    pub(crate) fn lowest(&self) -> TxId {
+        self.txids.iter().copied().min().unwrap_or(0)
+    }
+
+    /// Whether a shard lacks a txid.
+    pub(crate) fn lacks(&self, shard: ShardNo, txid: TxId) -> bool {
+        self.txids.get(shard as usize).is_some_and(|held| *held < txid)
+    }
+
+    /// The states of some keys of a shard, in the order asked.
+    pub(crate) async fn get(
+        &self,
+        shard: ShardNo,
+        scope: Scope,
+        keys: &[String],
+    ) -> Result<Vec<Option<String>>, SpeedError> {
+        Ok(self.store.get(shard, scope, keys).await?)
+    }
+
+    /// An empty commit of a shard, to be filled with changes.
+    pub(crate) fn commit(&self, shard: ShardNo, txid: TxId, attempt: stratus_seam::ids::Attempt) -> ShardCommit {
+        let (generation, token) = (self.generation, self.token);
+        ShardCommit { shard, generation, token, txid, attempt, changes: Vec::new() }
+    }
+
+    /// Applies a txid to every shard that lacks it.
+    pub(crate) async fn apply(&mut self, commits: Vec<ShardCommit>) -> Result<(), SpeedError> {
+        let mut waiting: Vec<_> =
+            commits.into_iter().filter(|commit| self.lacks(commit.shard, commit.txid)).collect();
+        // The first one alone, so that there is a moment between two shards to crash in.
+        let rest = waiting.split_off(waiting.len().min(1));
+        for group in [waiting, rest] {
+            try_join_all(group.iter().map(|commit| settle_commit(self.store.as_ref(), commit))).await?;
+            for commit in group {
+                self.scopes.extend(commit.changes.iter().map(|change| change.scope));
+                if let Some(held) = self.txids.get_mut(commit.shard as usize) {
+                    *held = commit.txid;
+                }
+            }
+            crash::point("speed:between-shards");
+        }
+        Ok(())
+    }
+
+    /// Deletes scopes from every shard.
+    pub(crate) async fn drop_scopes(&mut self, gone: &[Scope]) -> Result<(), SpeedError> {
+        for shard in 0..self.count() {
+            if !self.store.drop_scopes(shard, self.generation, self.token, gone).await? {
+                return Err(SpeedError::LostShard(shard));
+            }
+            crash::point("speed:between-drops");
+        }
+        self.scopes.retain(|scope| !gone.contains(scope));
+        Ok(())
+    }
+}
+
+/// Commits to one shard; a lost answer is settled by asking again, since the same txid from the same ledger entry
+/// is no change.
+async fn settle_commit(store: &dyn ShardStore, commit: &ShardCommit) -> Result<(), SpeedError> {
+    let mut attempt = 1;
+    loop {
+        let error = match store.commit(commit).await {
+            Ok(Ok(_)) => return Ok(()),
+            Ok(Err(refusal)) => {
+                return Err(SpeedError::Refused { shard: commit.shard, txid: commit.txid, refusal });
+            }
+            Err(error @ StoreError::Unavailable { .. }) => error,
+            Err(error) => return Err(error.into()),
+        };
+        if attempt == ATTEMPTS {
+            return Err(error.into());
+        }
+        attempt += 1;
+        tokio::time::sleep(Duration::from_millis(20) * attempt).await;
+    }
+}

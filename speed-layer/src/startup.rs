@@ -1,0 +1,104 @@
+//! Taking a source's speed state over: look at everything, decide, write the ledger, then claim the shards.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use futures::future::try_join_all;
+use stratus_seam::catalog::{CatalogState, Source};
+use stratus_seam::crash;
+use stratus_seam::ids::{Generation, TxId, ViewId};
+use stratus_seam::ledger::Txn;
+use stratus_seam::log::Log;
+use stratus_seam::offsets::OffsetVector;
+use stratus_seam::recovery::{self, Facts, Plan};
+use stratus_seam::shard::{Scope, ShardMeta};
+use stratus_seam::store::{SourceState, TxnChanges};
+
+use crate::error::SpeedError;
+use crate::ledger::HeldLedger;
+use crate::shards::HeldShards;
+
+/// What the coordinator works with once it is the writer.
+#[derive(Debug)]
+pub(crate) struct Hold {
+    pub(crate) ledger: HeldLedger,
+    pub(crate) shards: HeldShards,
+    /// Entries that some shard lacks, or that are not committed, in order.
+    pub(crate) replay: Vec<Txn>,
+}
+
+/// The versions of a source's views, as the decisions want them.
+pub(crate) fn versions(
+    catalog: &CatalogState,
+    source: &Source,
+) -> BTreeMap<ViewId, Vec<(OffsetVector, Generation)>> {
+    let cuts = |view| catalog.versions_of(view).iter().map(|v| (v.cut.clone(), v.generation)).collect();
+    catalog.views_of(source.id).map(|view| (view.id, cuts(view.id))).collect()
+}
+
+/// Takes over what there is, or begins a new generation.
+pub(crate) async fn take_over(
+    source: &Source,
+    catalog: &CatalogState,
+    log: &dyn Log,
+    state: &SourceState,
+    shard_count: u32,
+) -> Result<Hold, SpeedError> {
+    let found = state.ledger.read().await?;
+    let count = found.as_ref().map_or(shard_count, |ledger| ledger.shards);
+    let shards = try_join_all((0..count).map(|shard| state.shards.meta(shard))).await?;
+    let txns = state.ledger.txns(lowest_held(&shards)).await?;
+    let (log_id, end) = (log.id().await?, log.end().await?);
+    let views = versions(catalog, source);
+    let facts = Facts {
+        ledger: found.as_ref(),
+        shards: &shards,
+        txns: &txns,
+        views: &views,
+        source_log: &source.log,
+        log: &log_id,
+        end: &end,
+        shard_count,
+    };
+    let highest = shards.iter().flatten().map(|(meta, _)| meta.token.counter).max().unwrap_or(0);
+    let mut metas: Vec<_> = shards.iter().map(|shard| shard.as_ref().map(|(meta, _)| meta.clone())).collect();
+    let (next, changes, replay) = match (recovery::plan(&facts), found.as_ref()) {
+        (Plan::Resume { replay }, Some(ledger)) => {
+            (ledger.take_over(highest), TxnChanges::default(), entries(&txns, replay))
+        }
+        (Plan::Stop { reason }, _) => return Err(SpeedError::Stop(format!("source \"{}\": {reason}", source.name))),
+        (plan, _) => {
+            let reason = match plan {
+                Plan::Begin { reason } => reason,
+                _ => "there is no speed state yet".to_owned(),
+            };
+            let next = recovery::begin(&facts, &reason);
+            tracing::warn!(
+                source = source.name, generation = %next.generation, from = %next.start, target = %next.target,
+                "a new generation of speed state begins: {reason}"
+            );
+            (next, TxnChanges { forget_all: true, ..TxnChanges::default() }, Vec::new())
+        }
+    };
+    // The new generation's number of shards may differ from what was looked at.
+    for shard in metas.len()..next.shards as usize {
+        let meta = state.shards.meta(shard as u32).await?;
+        metas.push(meta.map(|(meta, _)| meta));
+    }
+    metas.truncate(next.shards as usize);
+    let ledger = HeldLedger::take(Arc::clone(&state.ledger), found.as_ref(), next, changes).await?;
+    crash::point("speed:after-take-over");
+    let record = ledger.record();
+    let shards =
+        HeldShards::claim(Arc::clone(&state.shards), &metas, record.generation, record.token).await?;
+    Ok(Hold { ledger, shards, replay })
+}
+
+/// The lowest txid whose entry may be asked for.
+fn lowest_held(shards: &[Option<(ShardMeta, BTreeMap<Scope, u64>)>]) -> TxId {
+    shards.iter().map(|found| found.as_ref().map_or(0, |(meta, _)| meta.txid)).min().unwrap_or(0)
+}
+
+fn entries(txns: &[Txn], first: TxId) -> Vec<Txn> {
+    txns.iter().filter(|txn| txn.txid >= first).cloned().collect()
+}
