@@ -79,7 +79,8 @@ impl SpeedLayer {
                 Err(stop @ SpeedError::Stop(_)) => return Err(stop),
                 Err(failure) => failure,
             };
-            metrics::counter!("stratus_speed_recoveries_total", "source" => self.source.name.clone()).increment(1);
+            metrics::counter!("stratus_speed_recoveries_total", "source" => self.source.name.clone())
+                .increment(1);
             tracing::warn!(source = self.source.name, "the speed layer recovers: {failure}");
             tokio::select! {
                 _ = stop.changed() => {}
@@ -91,9 +92,10 @@ impl SpeedLayer {
 
     async fn work(&self, stop: &mut watch::Receiver<bool>) -> Result<(), SpeedError> {
         let mut catalog = self.catalog.refresh().await?;
-        let mut hold =
-            startup::take_over(&self.source, &catalog, self.log.as_ref(), &self.state, self.shards).await?;
         let mut live = self.prepare(&catalog, None).await?;
+        let versions = live.versions(&catalog);
+        let mut hold =
+            startup::take_over(&self.source, &versions, self.log.as_ref(), &self.state, self.shards).await?;
         for txn in std::mem::take(&mut hold.replay) {
             let chunks = match txn.feeds.is_empty() {
                 true => Vec::new(),
@@ -111,7 +113,7 @@ impl SpeedLayer {
                 live = self.prepare(&catalog, Some(live)).await?;
             }
             self.skip_what_feeds_nothing(&mut hold, &mut live, &catalog).await?;
-            let kept = hold.keep_house(&self.source, &catalog).await?;
+            let kept = hold.keep_house(&self.source, &catalog, &live).await?;
             let position = hold.ledger.record().appended_to.clone();
             if hold.ledger.record().views.is_empty() {
                 self.pause(stop, IDLE).await;
@@ -142,7 +144,11 @@ impl SpeedLayer {
         }
     }
 
-    async fn prepare(&self, catalog: &CatalogState, before: Option<LiveViews>) -> Result<LiveViews, SpeedError> {
+    async fn prepare(
+        &self,
+        catalog: &CatalogState,
+        before: Option<LiveViews>,
+    ) -> Result<LiveViews, SpeedError> {
         LiveViews::prepare(&self.source, catalog, &self.dimensions, &self.codec, before).await
     }
 

@@ -33,7 +33,9 @@ pub enum SpeedError {
     #[error("shard {0} changed hands while it was claimed")]
     LostShard(u32),
     /// The log delivers other records for a range than the ledger has written down.
-    #[error("txid {txid}, partition {partition}: the ledger says {expected} records in {from}..{to}, the log delivers {found}")]
+    #[error(
+        "txid {txid}, partition {partition}: the ledger says {expected} records in {from}..{to}, the log delivers {found}"
+    )]
     OtherRecords {
         /// The txid.
         txid: u64,

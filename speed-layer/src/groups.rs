@@ -46,7 +46,8 @@ pub(crate) async fn effects(
         // A view that was dropped, or an epoch below its floor, is no longer anybody's concern.
         let header = ledger.views.get(id).and_then(|view| view.epochs.iter().find(|e| e.number == *epoch));
         let (Some(header), Some(view)) = (header, live.views.get_mut(id)) else { continue };
-        let events = decoded.iter().filter_map(|(chunk, events)| above(chunk, events, &header.from)).collect();
+        let events =
+            decoded.iter().filter_map(|(chunk, events)| above(chunk, events, &header.from)).collect();
         let (states, rows) = view.plan.run(events).await.map_err(|error| failure(view, &error))?;
         failed.insert(*id, rows);
         let scope = Scope { view: *id, epoch: *epoch };

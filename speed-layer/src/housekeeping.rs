@@ -1,6 +1,8 @@
 //! What the ledger's writer does between batches: take up new views, cut, raise floors, clean shards.
 
-use stratus_seam::catalog::{CatalogState, Source};
+use std::collections::BTreeMap;
+
+use stratus_seam::catalog::{CatalogState, Source, Version};
 use stratus_seam::catalog_log::now_ms;
 use stratus_seam::crash;
 use stratus_seam::ids::ViewId;
@@ -11,6 +13,7 @@ use stratus_seam::shard::Scope;
 use stratus_seam::store::{CutRequest, Durability, TxnChanges};
 
 use crate::error::SpeedError;
+use crate::live::LiveViews;
 use crate::startup::Hold;
 
 impl Hold {
@@ -25,11 +28,12 @@ impl Hold {
         &mut self,
         source: &Source,
         catalog: &CatalogState,
+        live: &LiveViews,
     ) -> Result<bool, SpeedError> {
         let before = self.ledger.record().revision;
         self.take_up(source, catalog).await?;
         self.cut().await?;
-        self.raise_floors(catalog).await?;
+        self.raise_floors(&live.versions(catalog)).await?;
         Ok(self.ledger.record().revision != before)
     }
 
@@ -67,15 +71,13 @@ impl Hold {
     }
 
     /// Lets epochs go that no reader can need: the floor first, the shards after it.
-    async fn raise_floors(&mut self, catalog: &CatalogState) -> Result<(), SpeedError> {
+    async fn raise_floors(&mut self, versions: &BTreeMap<ViewId, Vec<Version>>) -> Result<(), SpeedError> {
         let pins = self.ledger.store().pins().await?;
-        let views: Vec<ViewId> = self.ledger.record().views.keys().copied().collect();
-        for view in views {
-            let cuts: Vec<OffsetVector> =
-                catalog.versions_of(view).iter().map(|version| version.cut.clone()).collect();
+        for (view, versions) in versions {
+            let cuts: Vec<OffsetVector> = versions.iter().map(|version| version.cut.clone()).collect();
             let record = self.ledger.record();
-            if let Some(floor) = retention::disposable(record, view, &cuts, &pins, now_ms()) {
-                self.write(record.raise_floor(view, floor)?).await?;
+            if let Some(floor) = retention::disposable(record, *view, &cuts, &pins, now_ms()) {
+                self.write(record.raise_floor(*view, floor)?).await?;
                 crash::point("speed:after-floor");
             }
         }
@@ -96,7 +98,10 @@ impl Hold {
 /// The views of a request that are in the ledger and that it has not cut yet.
 fn unanswered(ledger: &Ledger, request: &CutRequest) -> Vec<ViewId> {
     let cut = |view: &ViewId| {
-        ledger.views.get(view).is_none_or(|epochs| epochs.epochs.iter().any(|e| e.request == Some(request.id)))
+        ledger
+            .views
+            .get(view)
+            .is_none_or(|epochs| epochs.epochs.iter().any(|e| e.request == Some(request.id)))
     };
     request.views.iter().filter(|view| !cut(view)).copied().collect()
 }

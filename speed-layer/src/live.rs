@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use arrow::datatypes::FieldRef;
 use stratus_logs::codec::{CodecOptions, JsonCodec};
-use stratus_seam::catalog::{CatalogState, Source, ViewDefinition};
+use stratus_seam::catalog::{CatalogState, Source, Version, ViewDefinition};
 use stratus_seam::ids::ViewId;
 use stratus_seam::schema::{OFFSET_COLUMN, PARTITION_COLUMN};
 use stratus_sql::definition::DimensionTables;
@@ -24,6 +24,7 @@ pub(crate) struct LiveView {
     /// How many of them are keys.
     pub(crate) keys: usize,
     columns: Vec<String>,
+    fingerprint: String,
 }
 
 /// The views that a source feeds, and a decoder of just the columns that they read.
@@ -59,6 +60,14 @@ impl LiveViews {
         Ok(Self { views, codec, head: catalog.head })
     }
 
+    /// The versions of each view that this engine can read, oldest first.
+    pub(crate) fn versions(&self, catalog: &CatalogState) -> BTreeMap<ViewId, Vec<Version>> {
+        let readable = |(id, view): (&ViewId, &LiveView)| {
+            (*id, stratus_sql::definition::readable_versions(catalog, *id, &view.fingerprint))
+        };
+        self.views.iter().map(readable).collect()
+    }
+
     /// Whether the catalog has moved on since these were prepared.
     pub(crate) const fn outdated(&self, catalog: &CatalogState) -> bool {
         self.head != catalog.head
@@ -85,5 +94,6 @@ async fn live(
         keys: view.descriptor().key_columns(),
         fields: schema.fields().iter().cloned().collect(),
         columns: view.source_columns(),
+        fingerprint: view.fingerprint(),
     })
 }

@@ -76,7 +76,12 @@ impl HeldShards {
     }
 
     /// An empty commit of a shard, to be filled with changes.
-    pub(crate) fn commit(&self, shard: ShardNo, txid: TxId, attempt: stratus_seam::ids::Attempt) -> ShardCommit {
+    pub(crate) fn commit(
+        &self,
+        shard: ShardNo,
+        txid: TxId,
+        attempt: stratus_seam::ids::Attempt,
+    ) -> ShardCommit {
         let (generation, token) = (self.generation, self.token);
         ShardCommit { shard, generation, token, txid, attempt, changes: Vec::new() }
     }

@@ -4,12 +4,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use futures::future::try_join_all;
-use stratus_seam::catalog::{CatalogState, Source};
+use stratus_seam::catalog::{Source, Version};
 use stratus_seam::crash;
-use stratus_seam::ids::{Generation, TxId, ViewId};
+use stratus_seam::ids::{TxId, ViewId};
 use stratus_seam::ledger::Txn;
 use stratus_seam::log::Log;
-use stratus_seam::offsets::OffsetVector;
 use stratus_seam::recovery::{self, Facts, Plan};
 use stratus_seam::shard::{Scope, ShardMeta};
 use stratus_seam::store::{SourceState, TxnChanges};
@@ -27,19 +26,10 @@ pub(crate) struct Hold {
     pub(crate) replay: Vec<Txn>,
 }
 
-/// The versions of a source's views, as the decisions want them.
-pub(crate) fn versions(
-    catalog: &CatalogState,
-    source: &Source,
-) -> BTreeMap<ViewId, Vec<(OffsetVector, Generation)>> {
-    let cuts = |view| catalog.versions_of(view).iter().map(|v| (v.cut.clone(), v.generation)).collect();
-    catalog.views_of(source.id).map(|view| (view.id, cuts(view.id))).collect()
-}
-
 /// Takes over what there is, or begins a new generation.
 pub(crate) async fn take_over(
     source: &Source,
-    catalog: &CatalogState,
+    versions: &BTreeMap<ViewId, Vec<Version>>,
     log: &dyn Log,
     state: &SourceState,
     shard_count: u32,
@@ -49,11 +39,14 @@ pub(crate) async fn take_over(
     let shards = try_join_all((0..count).map(|shard| state.shards.meta(shard))).await?;
     let txns = state.ledger.txns(lowest_held(&shards)).await?;
     let (log_id, end) = (log.id().await?, log.end().await?);
-    let views = versions(catalog, source);
+    let cuts = |versions: &Vec<Version>| versions.iter().map(|v| (v.cut.clone(), v.generation)).collect();
+    let views = versions.iter().map(|(view, versions)| (*view, cuts(versions))).collect();
+    let engine = stratus_sql::definition::engine();
     let facts = Facts {
         ledger: found.as_ref(),
         shards: &shards,
         txns: &txns,
+        engine: &engine,
         views: &views,
         source_log: &source.log,
         log: &log_id,
@@ -66,7 +59,9 @@ pub(crate) async fn take_over(
         (Plan::Resume { replay }, Some(ledger)) => {
             (ledger.take_over(highest), TxnChanges::default(), entries(&txns, replay))
         }
-        (Plan::Stop { reason }, _) => return Err(SpeedError::Stop(format!("source \"{}\": {reason}", source.name))),
+        (Plan::Stop { reason }, _) => {
+            return Err(SpeedError::Stop(format!("source \"{}\": {reason}", source.name)));
+        }
         (plan, _) => {
             let reason = match plan {
                 Plan::Begin { reason } => reason,

@@ -23,6 +23,8 @@ pub struct Ledger {
     pub reason: String,
     /// The one writer.
     pub token: Token,
+    /// The version of the engine whose states these are: another one may lay them out otherwise.
+    pub engine: String,
     /// Goes up by one with every write.
     pub revision: u64,
     /// The incarnation of the log that the offsets belong to.
@@ -124,6 +126,7 @@ impl Ledger {
     /// token counter that was found anywhere in the old state.
     pub fn begin(
         reason: impl Into<String>,
+        engine: impl Into<String>,
         log: LogId,
         shards: u32,
         views: &BTreeMap<ViewId, OffsetVector>,
@@ -146,6 +149,7 @@ impl Ledger {
         Self {
             generation: Generation::new(),
             reason: reason.into(),
+            engine: engine.into(),
             token: Token::after(seen),
             revision: 1,
             log,
@@ -317,7 +321,7 @@ mod tests {
 
     fn ledger(view: ViewId) -> Ledger {
         let views = BTreeMap::from([(view, OffsetVector::zero())]);
-        Ledger::begin("test", LogId("l".into()), 2, &views, OffsetVector::zero(), 0)
+        Ledger::begin("test", "e", LogId("l".into()), 2, &views, OffsetVector::zero(), 0)
     }
 
     #[test]

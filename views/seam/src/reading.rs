@@ -207,7 +207,7 @@ mod tests {
 
     fn ledger(view: ViewId, target: OffsetVector) -> Ledger {
         let views = BTreeMap::from([(view, OffsetVector::zero())]);
-        Ledger::begin("test", LogId("l".into()), 2, &views, target, 0)
+        Ledger::begin("test", "e", LogId("l".into()), 2, &views, target, 0)
     }
 
     #[test]

@@ -20,7 +20,10 @@ pub struct Facts<'a> {
     pub shards: &'a [Option<(ShardMeta, BTreeMap<Scope, u64>)>],
     /// The ledger's entries, in order.
     pub txns: &'a [Txn],
-    /// The views of the source with their versions, oldest first: the cut and the generation that gave it.
+    /// The version of the engine that runs now.
+    pub engine: &'a str,
+    /// The views of the source with their versions that this engine can read, oldest first: the cut and the
+    /// generation that gave it.
     pub views: &'a BTreeMap<ViewId, Vec<(OffsetVector, Generation)>>,
     /// The incarnation of the log that the source was created over.
     pub source_log: &'a LogId,
@@ -88,6 +91,9 @@ fn log_went_back(ledger: &Ledger, end: &OffsetVector) -> Option<String> {
 fn doubt(ledger: &Ledger, facts: &Facts<'_>) -> Option<String> {
     if ledger.log != *facts.log {
         return Some("the speed state belongs to an earlier incarnation of the log".into());
+    }
+    if ledger.engine != facts.engine {
+        return Some(format!("the speed state was written by {}, this is {}", ledger.engine, facts.engine));
     }
     doubtful_shard(ledger, facts)
         .or_else(|| doubtful_entries(ledger, facts))
@@ -178,7 +184,7 @@ pub fn begin(facts: &Facts<'_>, reason: &str) -> Ledger {
     let on_shards = facts.shards.iter().flatten().map(|(meta, _)| meta.token.counter);
     let in_ledger = facts.ledger.map(|ledger| ledger.token.counter);
     let seen = on_shards.chain(in_ledger).max().unwrap_or(0);
-    Ledger::begin(reason, facts.log.clone(), facts.shard_count, &views, facts.end.clone(), seen)
+    Ledger::begin(reason, facts.engine, facts.log.clone(), facts.shard_count, &views, facts.end.clone(), seen)
 }
 
 #[cfg(test)]
@@ -205,7 +211,7 @@ mod tests {
             let view = ViewId::new();
             let log = LogId("l".into());
             let views = BTreeMap::from([(view, OffsetVector::zero())]);
-            let ledger = Ledger::begin("test", log.clone(), 2, &views, OffsetVector::zero(), 0);
+            let ledger = Ledger::begin("test", "e", log.clone(), 2, &views, OffsetVector::zero(), 0);
             let range = |from, to| BTreeMap::from([(0, OffsetRange { from, to, records: 1 })]);
             let (ledger, one) = ledger.append(range(0, 5)).unwrap();
             let (ledger, two) = ledger.append(range(5, 9)).unwrap();
@@ -236,6 +242,7 @@ mod tests {
                 ledger: Some(&self.ledger),
                 shards: &self.shards,
                 txns: &self.txns,
+                engine: "e",
                 views: &self.views,
                 source_log: &self.log,
                 log: &self.log,
@@ -273,12 +280,14 @@ mod tests {
         evicted.shard(1).rows.insert(scope, 1);
         let mut unknown = Found::healthy();
         unknown.views.insert(ViewId::new(), vec![(OffsetVector::zero(), Generation::new())]);
+        let mut upgraded = Found::healthy();
+        upgraded.ledger.engine = "an earlier one".into();
         let mut cut_lost = Found::healthy();
         let generation = cut_lost.ledger.generation;
         for versions in cut_lost.views.values_mut() {
             versions.push((OffsetVector::from([(0, 5)]), generation));
         }
-        for found in [emptied, ahead, other, evicted, unknown, cut_lost] {
+        for found in [emptied, ahead, other, evicted, unknown, upgraded, cut_lost] {
             assert!(matches!(found.plan(), Plan::Begin { .. }), "{:?}", found.plan());
         }
     }

@@ -60,7 +60,7 @@ mod tests {
 
     fn cut_once(view: ViewId) -> Ledger {
         let views = BTreeMap::from([(view, OffsetVector::zero())]);
-        let ledger = Ledger::begin("test", LogId("l".into()), 2, &views, OffsetVector::zero(), 0);
+        let ledger = Ledger::begin("test", "e", LogId("l".into()), 2, &views, OffsetVector::zero(), 0);
         let range = OffsetRange { from: 0, to: 5, records: 5 };
         let (ledger, txn) = ledger.append(BTreeMap::from([(0, range)])).unwrap();
         let ledger = ledger.cut(&[view], Uuid::new_v4()).unwrap();

@@ -1,0 +1,88 @@
+//! The runs that nobody asks for: a view's first version, and one that joins on again after the speed state was
+//! lost while a run was in flight.
+
+use std::time::Duration;
+
+use stratus_seam::catalog::{CatalogState, ViewDefinition};
+use stratus_seam::ledger::Ledger;
+use stratus_seam::offsets::OffsetVector;
+use stratus_sql::View;
+use stratus_sql::definition::readable_versions;
+use tokio::sync::watch;
+
+use crate::cut;
+use crate::error::BatchError;
+use crate::run::BatchLayer;
+
+/// Between two looks at the catalog.
+const POLL: Duration = Duration::from_millis(25);
+/// After a failed run.
+const BACKOFF: Duration = Duration::from_secs(1);
+
+/// Whether a view needs a run of itself: it has no version that joins on to the speed state.
+fn needs_run(ledger: &Ledger, view: &ViewDefinition, cuts: &[OffsetVector]) -> bool {
+    let epochs = ledger.views.get(&view.id);
+    epochs.is_some_and(|epochs| cuts.iter().all(|cut| epochs.chain(cut).is_none()))
+}
+
+impl BatchLayer {
+    /// Gives every view that has no usable version one, until `stop` says so.
+    pub async fn run(&self, mut stop: watch::Receiver<bool>) {
+        while !*stop.borrow() {
+            let pause = match self.make_readable(&stop).await {
+                Ok(()) => POLL,
+                Err(error) => {
+                    tracing::warn!("a first run failed and will be tried again: {error}");
+                    BACKOFF
+                }
+            };
+            tokio::select! {
+                _ = stop.changed() => {}
+                () = tokio::time::sleep(pause) => {}
+            }
+        }
+    }
+
+    async fn make_readable(&self, stop: &watch::Receiver<bool>) -> Result<(), BatchError> {
+        let catalog = self.catalog.refresh().await?;
+        for view in catalog.views.values() {
+            if *stop.borrow() {
+                return Ok(());
+            }
+            self.make_view_readable(&catalog, view).await?;
+        }
+        Ok(())
+    }
+
+    /// The fingerprint of a view, compiled once.
+    async fn fingerprint(&self, catalog: &CatalogState, view: &ViewDefinition) -> Result<String, BatchError> {
+        let known = self.fingerprints.lock().await.get(&view.id).cloned();
+        if let Some(fingerprint) = known {
+            return Ok(fingerprint);
+        }
+        let fingerprint = View::of(view, catalog).await?.fingerprint();
+        self.fingerprints.lock().await.insert(view.id, fingerprint.clone());
+        Ok(fingerprint)
+    }
+
+    async fn make_view_readable(
+        &self,
+        catalog: &CatalogState,
+        view: &ViewDefinition,
+    ) -> Result<(), BatchError> {
+        let Some(source) = catalog.source(view.source) else { return Ok(()) };
+        let state = self.states.source(source.id).await?;
+        let Some(ledger) = state.ledger.read().await? else { return Ok(()) };
+        let fingerprint = self.fingerprint(catalog, view).await?;
+        let readable = readable_versions(catalog, view.id, &fingerprint);
+        let cuts: Vec<OffsetVector> = readable.into_iter().map(|version| version.cut).collect();
+        if !needs_run(&ledger, view, &cuts) {
+            return Ok(());
+        }
+        let newest = catalog.versions_of(view.id).last().map(|version| &version.cut);
+        match cut::beginning(&ledger, view.id, newest) {
+            Some(cut) => self.run_at(source, view, cut).await.map(drop),
+            None => self.refresh(&view.name).await.map(drop),
+        }
+    }
+}

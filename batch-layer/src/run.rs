@@ -1,0 +1,202 @@
+//! One recompute of one view: cut, absorb, compute, publish.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use datafusion::execution::SendableRecordBatchStream;
+use stratus_lake::{Lake, MasterDataset};
+use stratus_seam::catalog::{Action, CatalogMisfit, RunKind, Source, Version, ViewDefinition};
+use stratus_seam::catalog_log::{Catalog, CatalogError, now_ms};
+use stratus_seam::crash;
+use stratus_seam::ids::ViewId;
+use stratus_seam::store::StateStore;
+use stratus_sql::definition::{DimensionTables, tables_of};
+use stratus_sql::{FailedRows, SqlError, View};
+use tokio::runtime::Handle;
+use tokio::sync::Mutex;
+
+use crate::cut::{self, Cut};
+use crate::error::BatchError;
+
+/// Between two looks at the master dataset.
+const POLL: Duration = Duration::from_millis(50);
+
+/// How long a run waits for the other layers.
+#[derive(Debug, Clone)]
+pub struct Patience {
+    /// For the speed layer to take the cut.
+    pub cut: Duration,
+    /// For ingest to absorb it.
+    pub absorb: Duration,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self { cut: Duration::from_secs(60), absorb: Duration::from_secs(600) }
+    }
+}
+
+/// The batch layer of all views.
+#[derive(Debug)]
+pub struct BatchLayer {
+    pub(crate) catalog: Arc<Catalog>,
+    pub(crate) states: Arc<dyn StateStore>,
+    lake: Lake,
+    dimensions: Arc<dyn DimensionTables>,
+    /// Where recomputes run, apart from sockets and commits.
+    compute: Handle,
+    patience: Patience,
+    /// Of the views compiled so far.
+    pub(crate) fingerprints: Mutex<HashMap<ViewId, String>>,
+    /// One run at a time: it takes the machine's memory and cores.
+    turn: Mutex<()>,
+}
+
+impl BatchLayer {
+    /// A batch layer that computes on the runtime of `compute`.
+    pub fn new(
+        catalog: Arc<Catalog>,
+        states: Arc<dyn StateStore>,
+        lake: Lake,
+        dimensions: Arc<dyn DimensionTables>,
+        compute: Handle,
+        patience: Patience,
+    ) -> Self {
+        Self {
+            catalog,
+            states,
+            lake,
+            dimensions,
+            compute,
+            patience,
+            fingerprints: Mutex::default(),
+            turn: Mutex::new(()),
+        }
+    }
+
+    /// Recomputes a view in full at a fresh cut and publishes the version.
+    ///
+    /// # Errors
+    /// [`BatchError`]; the view's earlier versions go on answering.
+    pub async fn refresh(&self, name: &str) -> Result<Version, BatchError> {
+        let _turn = self.turn.lock().await;
+        let catalog = self.catalog.refresh().await?;
+        let view = catalog.views.get(name).ok_or_else(|| BatchError::NoSuchView(name.to_owned()))?;
+        let source = catalog.source(view.source).ok_or_else(|| BatchError::NoSuchView(name.to_owned()))?;
+        let state = self.states.source(source.id).await?;
+        let requested = cut::request(state.ledger.as_ref(), view);
+        let cut =
+            tokio::time::timeout(self.patience.cut, requested).await.map_err(|_| BatchError::NoCut {
+                view: name.to_owned(),
+                source_name: source.name.clone(),
+                seconds: self.patience.cut.as_secs(),
+            })??;
+        self.recompute(source, view, cut).await
+    }
+
+    /// The same for a cut that stands in the ledger already.
+    pub(crate) async fn run_at(
+        &self,
+        source: &Source,
+        view: &ViewDefinition,
+        cut: Cut,
+    ) -> Result<Version, BatchError> {
+        let _turn = self.turn.lock().await;
+        self.recompute(source, view, cut).await
+    }
+
+    async fn recompute(
+        &self,
+        source: &Source,
+        view: &ViewDefinition,
+        cut: Cut,
+    ) -> Result<Version, BatchError> {
+        let began = Instant::now();
+        let master = MasterDataset::open(&self.lake, source).await?;
+        let absorbed = tokio::time::timeout(self.patience.absorb, master.wait_absorbed(&cut.at, POLL)).await;
+        absorbed.map_err(|_| BatchError::NotAbsorbed {
+            source_name: source.name.clone(),
+            cut: cut.at.clone(),
+            seconds: self.patience.absorb.as_secs(),
+        })??;
+        let catalog = self.catalog.refresh().await?;
+        let compiled = View::of(view, &catalog).await?;
+        let snapshot = master.snapshot().await?;
+        let events = snapshot.count_below(&cut.at, None).await?;
+        let parent = catalog.versions_of(view.id).last().map(|version| version.number);
+        let number = parent.unwrap_or(0) + 1;
+
+        let tables = tables_of(view, self.dimensions.as_ref()).await?;
+        let below = snapshot.events_below(&cut.at, None)?;
+        let plan = compiled.states_plan(below, &tables)?;
+        let failed = plan.failed.clone();
+        let schema = compiled.descriptor().state_schema();
+        let (lake, id) = (self.lake.clone(), view.id);
+        let computed = self.compute.spawn(async move {
+            let states = stream(plan.plan).await?;
+            Ok::<_, BatchError>(lake.write_version(id, number, schema, states).await?)
+        });
+        let abort = AbortOnDrop(computed.abort_handle());
+        let written = computed.await.map_err(|_| BatchError::Ended(view.name.clone()))??;
+        drop(abort);
+        crash::point("batch:after-files");
+
+        let version = Version {
+            view: view.id,
+            number,
+            parent,
+            cut: cut.at,
+            generation: cut.generation,
+            fingerprint: compiled.fingerprint(),
+            descriptor: serde_json::to_value(compiled.descriptor()).unwrap_or_default(),
+            files: written.files,
+            kind: RunKind::Full,
+            groups: written.groups,
+            events,
+            failed_rows: failed_rows(&failed),
+            published_ms: now_ms(),
+            took_ms: u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX),
+        };
+        self.publish(view, &version).await?;
+        crash::point("batch:after-publish");
+        tracing::info!(
+            view = view.name, version = version.number, cut = %version.cut, events, groups = version.groups,
+            failed_rows = version.failed_rows, ms = version.took_ms, "version published"
+        );
+        metrics::counter!("stratus_batch_runs_total", "view" => view.name.clone()).increment(1);
+        Ok(version)
+    }
+
+    /// One catalog commit. The catalog refuses it unless the parent is still the newest version and the cut lies at
+    /// or above its cut.
+    async fn publish(&self, view: &ViewDefinition, version: &Version) -> Result<(), BatchError> {
+        let decide = |catalog: &stratus_seam::catalog::CatalogState| {
+            if catalog.view(view.id).is_none() {
+                return Err(CatalogError::from(CatalogMisfit::Missing(view.name.clone())));
+            }
+            Ok(vec![Action::PublishVersion(version.clone())])
+        };
+        self.catalog.commit(decide).await?;
+        Ok(())
+    }
+}
+
+fn failed_rows(failed: &FailedRows) -> u64 {
+    failed.count()
+}
+
+async fn stream(plan: datafusion::logical_expr::LogicalPlan) -> Result<SendableRecordBatchStream, SqlError> {
+    let session = stratus_sql::session::session_context();
+    let frame = session.execute_logical_plan(plan).await.map_err(|error| stratus_sql::sqlstate_of(&error))?;
+    frame.execute_stream().await.map_err(|error| stratus_sql::sqlstate_of(&error))
+}
+
+/// A run whose caller went away stops computing.
+struct AbortOnDrop(tokio::task::AbortHandle);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
