@@ -7,7 +7,7 @@ use stratus_seam::catalog::{CatalogState, ViewDefinition};
 use stratus_seam::ledger::Ledger;
 use stratus_seam::offsets::OffsetVector;
 use stratus_sql::View;
-use stratus_sql::definition::readable_versions;
+use stratus_sql::cataloged::readable_versions;
 use tokio::sync::watch;
 
 use crate::cut;
@@ -60,7 +60,7 @@ impl BatchLayer {
         if let Some(fingerprint) = known {
             return Ok(fingerprint);
         }
-        let fingerprint = View::of(view, catalog).await?.fingerprint();
+        let fingerprint = View::of(view, catalog).await?.fingerprint().to_owned();
         self.fingerprints.lock().await.insert(view.id, fingerprint.clone());
         Ok(fingerprint)
     }

@@ -11,7 +11,7 @@ use stratus_seam::catalog_log::{Catalog, CatalogError, now_ms};
 use stratus_seam::crash;
 use stratus_seam::ids::ViewId;
 use stratus_seam::store::StateStore;
-use stratus_sql::definition::{DimensionTables, tables_of};
+use stratus_sql::cataloged::{DimensionTables, tables_of};
 use stratus_sql::{FailedRows, SqlError, View};
 use tokio::runtime::Handle;
 use tokio::sync::Mutex;
@@ -148,7 +148,7 @@ impl BatchLayer {
             parent,
             cut: cut.at,
             generation: cut.generation,
-            fingerprint: compiled.fingerprint(),
+            fingerprint: compiled.fingerprint().to_owned(),
             descriptor: serde_json::to_value(compiled.descriptor()).unwrap_or_default(),
             files: written.files,
             kind: RunKind::Full,

@@ -14,7 +14,7 @@ use stratus_seam::ledger::Txn;
 use stratus_seam::log::{Chunk, Log};
 use stratus_seam::offsets::OffsetRange;
 use stratus_seam::store::{Durability, SourceState, TxnChanges};
-use stratus_sql::definition::DimensionTables;
+use stratus_sql::cataloged::DimensionTables;
 use tokio::sync::watch;
 
 use crate::batch;

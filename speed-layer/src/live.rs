@@ -8,7 +8,7 @@ use stratus_logs::codec::{CodecOptions, JsonCodec};
 use stratus_seam::catalog::{CatalogState, Source, Version, ViewDefinition};
 use stratus_seam::ids::ViewId;
 use stratus_seam::schema::{OFFSET_COLUMN, PARTITION_COLUMN};
-use stratus_sql::definition::DimensionTables;
+use stratus_sql::cataloged::DimensionTables;
 use stratus_sql::{MergeStates, MicroBatchPlan, View};
 
 use crate::error::SpeedError;
@@ -63,7 +63,7 @@ impl LiveViews {
     /// The versions of each view that this engine can read, oldest first.
     pub(crate) fn versions(&self, catalog: &CatalogState) -> BTreeMap<ViewId, Vec<Version>> {
         let readable = |(id, view): (&ViewId, &LiveView)| {
-            (*id, stratus_sql::definition::readable_versions(catalog, *id, &view.fingerprint))
+            (*id, stratus_sql::cataloged::readable_versions(catalog, *id, &view.fingerprint))
         };
         self.views.iter().map(readable).collect()
     }
@@ -81,7 +81,7 @@ async fn live(
 ) -> Result<LiveView, SpeedError> {
     let failed = |message: String| SpeedError::View { view: definition.name.clone(), message };
     let view = View::of(definition, catalog).await.map_err(|error| failed(error.to_string()))?;
-    let tables = stratus_sql::definition::tables_of(definition, dimensions)
+    let tables = stratus_sql::cataloged::tables_of(definition, dimensions)
         .await
         .map_err(|error| failed(error.to_string()))?;
     let plan = MicroBatchPlan::new(&view, &tables).await.map_err(|error| failed(error.to_string()))?;
@@ -91,9 +91,9 @@ async fn live(
         name: definition.name.clone(),
         plan,
         merge,
-        keys: view.descriptor().key_columns(),
+        keys: view.descriptor().keys.len(),
         fields: schema.fields().iter().cloned().collect(),
-        columns: view.source_columns(),
-        fingerprint: view.fingerprint(),
+        columns: view.source_columns().to_vec(),
+        fingerprint: view.fingerprint().to_owned(),
     })
 }

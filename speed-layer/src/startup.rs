@@ -41,7 +41,7 @@ pub(crate) async fn take_over(
     let (log_id, end) = (log.id().await?, log.end().await?);
     let cuts = |versions: &Vec<Version>| versions.iter().map(|v| (v.cut.clone(), v.generation)).collect();
     let views = versions.iter().map(|(view, versions)| (*view, cuts(versions))).collect();
-    let engine = stratus_sql::definition::engine();
+    let engine = stratus_sql::cataloged::engine();
     let facts = Facts {
         ledger: found.as_ref(),
         shards: &shards,

@@ -1,1 +1,15 @@
-//! Placeholder.
+//! The harness of the end-to-end and fault tests: the real binary in a folder of its own, events from a seeded
+//! generator that keeps the true answer, and a checker that asks all the time.
+//!
+//! Each test starts its own process on free ports and ends it, also when the test fails.
+
+pub mod checker;
+pub mod events;
+pub mod http;
+pub mod process;
+
+/// One test at a time: each of them wants the machine to itself.
+pub async fn turn() -> tokio::sync::MutexGuard<'static, ()> {
+    static TURN: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+    TURN.lock().await
+}

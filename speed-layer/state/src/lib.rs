@@ -1,1 +1,17 @@
-//! Placeholder.
+//! Stores of real-time state, behind the traits of [`stratus_seam::store`].
+//!
+//! [`memory`] is for tests, [`redb`] is the embedded default. Whatever they hold can be lost at any moment and is
+//! rebuilt from the log and the lake; what they must not do is answer wrongly or accept a writer that has lost touch.
+//! [`conformance`] says what that means, case by case, and [`faults`] puts any store behind an unreliable network.
+//! Neither redb nor a store's layout is known outside of this crate.
+
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+pub mod conformance;
+mod decisions;
+pub mod faults;
+pub mod memory;
+mod open;
+pub mod redb;
+
+pub use crate::open::{OpenError, open};

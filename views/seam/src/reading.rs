@@ -1,14 +1,19 @@
 //! Reading: which version and epochs answer a query, and what a shard held at a txid.
 //!
-//! A reader sets its pin, then reads the ledger and chooses; it pages every shard, then takes each shard's tail and
-//! settles; at the end it reads the ledger again. If anything that it relied on has moved, it starts over.
+//! A reader sets its pin, then reads the ledger and chooses; it pages every shard, each page at or above T, then
+//! takes each shard's tail and settles; at the end it reads the ledger again. If anything that it relied on has
+//! moved, it starts over.
+//!
+//! That every page must stand between T and the tail is not implied by the tail's own txid. A shard that lost its
+//! tail alone is replayed under the ledger's token, and a page from before the replay would pass for one from after
+//! it; and if the loss comes between a page and the tail, the tail has no undo for what the page has too much.
 
 use std::collections::{BTreeMap, HashMap};
 
 use crate::ids::{EpochNo, Generation, Token, TxId, ViewId};
 use crate::ledger::{Epoch, Ledger};
 use crate::offsets::OffsetVector;
-use crate::shard::{Scope, UNDO_DEPTH};
+use crate::shard::{Scope, Stand, UNDO_DEPTH};
 use crate::store::Tail;
 
 /// What answers a query over a view.
@@ -117,7 +122,29 @@ pub enum Stale {
     },
 }
 
-/// Whether a shard's tail, taken after its pages, can bring them to the ledger's T.
+/// Whether a page can be brought to the ledger's T: undo leads back from what is newer, nothing leads forward.
+/// Answers with the txid that it stands at.
+///
+/// # Errors
+/// [`Stale`] if not.
+pub fn usable_page(
+    generation: Generation,
+    token: Token,
+    txid: TxId,
+    stand: Option<Stand>,
+) -> Result<TxId, Stale> {
+    let stand = stand.ok_or(Stale::ChangedHands)?;
+    if stand.generation != generation || stand.token != token {
+        return Err(Stale::ChangedHands);
+    }
+    if stand.txid < txid {
+        return Err(Stale::Behind { has: stand.txid, wanted: txid });
+    }
+    Ok(stand.txid)
+}
+
+/// Whether a shard's tail, taken after its pages, can bring them to the ledger's T. `paged` is the highest txid that
+/// a page stood at.
 ///
 /// # Errors
 /// [`Stale`] if not.
@@ -125,21 +152,20 @@ pub fn settle(
     generation: Generation,
     token: Token,
     txid: TxId,
+    paged: TxId,
     tail: Option<&Tail>,
     scopes: &[Scope],
 ) -> Result<(), Stale> {
     let tail = tail.ok_or(Stale::ChangedHands)?;
     let meta = &tail.meta;
-    if meta.generation != generation || meta.token != token {
-        return Err(Stale::ChangedHands);
-    }
-    if meta.txid < txid {
-        return Err(Stale::Behind { has: meta.txid, wanted: txid });
-    }
+    usable_page(generation, token, txid.max(paged), Some(meta.stand()))?;
     if meta.txid - txid > UNDO_DEPTH {
         return Err(Stale::TooOld);
     }
     for scope in scopes {
+        if meta.has_dropped(*scope) {
+            return Err(Stale::Dropped(scope.epoch));
+        }
         let rows = meta.rows.get(scope).copied().unwrap_or(0);
         let found = tail.found.get(scope).copied().unwrap_or(0);
         if found != rows {
@@ -269,19 +295,32 @@ mod tests {
     fn a_read_that_was_overtaken_starts_over() {
         let (tail, scope) = tail(20, 2, 2);
         let (generation, token) = (tail.meta.generation, tail.meta.token);
-        let check = |txid| settle(generation, token, txid, Some(&tail), &[scope]);
+        let check = |txid| settle(generation, token, txid, txid, Some(&tail), &[scope]);
         assert_eq!(check(20), Ok(()));
         assert_eq!(check(4), Ok(()));
         assert_eq!(check(3), Err(Stale::TooOld));
         assert_eq!(check(21), Err(Stale::Behind { has: 20, wanted: 21 }));
-        let other = settle(generation, Token::after(0), 20, Some(&tail), &[scope]);
+        let page_of_a_lost_txid = settle(generation, token, 19, 21, Some(&tail), &[scope]);
+        assert_eq!(page_of_a_lost_txid, Err(Stale::Behind { has: 20, wanted: 21 }));
+        let other = settle(generation, Token::after(0), 20, 20, Some(&tail), &[scope]);
         assert_eq!(other, Err(Stale::ChangedHands));
+    }
+
+    #[test]
+    fn a_dropped_epoch_is_not_an_empty_one() {
+        let (mut tail, scope) = tail(1, 0, 0);
+        let (generation, token) = (tail.meta.generation, tail.meta.token);
+        assert_eq!(settle(generation, token, 1, 1, Some(&tail), &[scope]), Ok(()));
+        tail.meta.drop_scopes(&[scope]);
+        assert_eq!(settle(generation, token, 1, 1, Some(&tail), &[scope]), Err(Stale::Dropped(1)));
+        let next = Scope { epoch: 2, ..scope };
+        assert_eq!(settle(generation, token, 1, 1, Some(&tail), &[next]), Ok(()));
     }
 
     #[test]
     fn a_lost_key_is_noticed() {
         let (tail, scope) = tail(1, 2, 1);
-        let settled = settle(tail.meta.generation, tail.meta.token, 1, Some(&tail), &[scope]);
+        let settled = settle(tail.meta.generation, tail.meta.token, 1, 1, Some(&tail), &[scope]);
         assert_eq!(settled, Err(Stale::Evicted { found: 1, rows: 2 }));
     }
 

@@ -31,12 +31,46 @@ pub struct ShardMeta {
     pub attempt: Option<Attempt>,
     /// How many keys each scope must have. Fewer means that the store lost some.
     pub rows: BTreeMap<Scope, u64>,
+    /// Of each view, the epochs below this number were dropped here. A scope without keys is empty only at or above
+    /// it: the ledger may have gone back to a time before the drop, and must not pass a dropped epoch for an empty
+    /// one.
+    pub floors: BTreeMap<ViewId, EpochNo>,
+}
+
+/// Where a shard stood when a part of it was read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stand {
+    /// The generation that its contents belonged to.
+    pub generation: Generation,
+    /// The one writer.
+    pub token: Token,
+    /// The last txid that it held.
+    pub txid: TxId,
 }
 
 impl ShardMeta {
+    /// Where the shard stands.
+    pub const fn stand(&self) -> Stand {
+        Stand { generation: self.generation, token: self.token, txid: self.txid }
+    }
+
     /// An empty shard of a generation.
     pub fn empty(generation: Generation, token: Token) -> Self {
-        Self { generation, token, txid: 0, attempt: None, rows: BTreeMap::new() }
+        Self { generation, token, txid: 0, attempt: None, rows: BTreeMap::new(), floors: BTreeMap::new() }
+    }
+
+    /// Forgets scopes that are being deleted, and remembers that they were.
+    pub fn drop_scopes(&mut self, gone: &[Scope]) {
+        for scope in gone {
+            self.rows.remove(scope);
+            let floor = self.floors.entry(scope.view).or_default();
+            *floor = (*floor).max(scope.epoch + 1);
+        }
+    }
+
+    /// Whether a scope was dropped here.
+    pub fn has_dropped(&self, scope: Scope) -> bool {
+        self.floors.get(&scope.view).is_some_and(|floor| scope.epoch < *floor)
     }
 }
 

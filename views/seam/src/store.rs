@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use crate::ids::{EpochNo, Generation, ShardNo, SourceId, Token, TxId, ViewId};
 use crate::ledger::{Ledger, Txn};
-use crate::shard::{Refusal, Scope, ShardCommit, ShardMeta, Verdict};
+use crate::shard::{Refusal, Scope, ShardCommit, ShardMeta, Stand, Verdict};
 
 /// What a store may answer other than what was asked for.
 #[derive(Debug, thiserror::Error)]
@@ -152,6 +152,8 @@ pub struct Page {
     pub rows: Vec<(String, String)>,
     /// Where the next page begins; none if this is the last one.
     pub next: Option<String>,
+    /// Where the shard stood when the page was read, seen in the same moment; none if the shard is empty.
+    pub stand: Option<Stand>,
 }
 
 /// What a reader needs to bring pages to txid T, all seen at one moment.
@@ -209,8 +211,8 @@ pub trait ShardStore: Send + Sync + fmt::Debug {
     /// The shard's record and the undo of all txids above `txid` for `scopes`; none if the shard is empty.
     async fn tail(&self, shard: ShardNo, txid: TxId, scopes: &[Scope]) -> Result<Option<Tail>, StoreError>;
 
-    /// Deletes the scopes in `gone`, with their undo and row counts, if (generation, token) is the shard's. Answers
-    /// whether it was. Names what goes and not what stays: a call that takes effect late must not touch an epoch
+    /// Deletes the scopes in `gone`, with their undo, and lets the record forget them
+    /// ([`ShardMeta::drop_scopes`]), if (generation, token) is the shard's. Answers whether it was. Names what goes and not what stays: a call that takes effect late must not touch an epoch
     /// that was cut meanwhile.
     async fn drop_scopes(
         &self,

@@ -158,7 +158,10 @@ impl Splitter<'_> {
         }
         if keys.is_empty() {
             // States are always grouped: an ungrouped merge refuses the sparse sketches that a grouped one writes.
-            keys.push(Key { expr: Expr::Literal(ScalarValue::Int16(Some(0)), None), data_type: DataType::Int16 });
+            keys.push(Key {
+                expr: Expr::Literal(ScalarValue::Int16(Some(0)), None),
+                data_type: DataType::Int16,
+            });
         }
         let mut filters = Vec::new();
         let mut arguments = Vec::new();
@@ -172,13 +175,15 @@ impl Splitter<'_> {
             let message = format!("an expression of this view fails on every event: {}", error.message);
             SqlError { message, ..error }
         })?;
-        let columns = aggregate.schema.iter().map(|(qualifier, field)| (qualifier.cloned(), Arc::clone(field)));
+        let columns =
+            aggregate.schema.iter().map(|(qualifier, field)| (qualifier.cloned(), Arc::clone(field)));
         let columns = columns.collect();
         Ok(Definition { relation, prefilter, rows: Arc::new(rows), calls, columns, above })
     }
 
     fn expand(&self, expr: Expr, schema: &DFSchemaRef) -> Result<Expr, SqlError> {
-        let expr = expand(expr.unalias_nested().data, schema, self.state).map_err(|error| sqlstate_of(&error))?;
+        let expr =
+            expand(expr.unalias_nested().data, schema, self.state).map_err(|error| sqlstate_of(&error))?;
         if expr.is_volatile() {
             return Err(SqlError::refused(format!("{expr} gives another answer each time")));
         }
@@ -186,7 +191,8 @@ impl Splitter<'_> {
     }
 
     fn key(&self, expr: Expr, schema: &DFSchemaRef) -> Result<Key, SqlError> {
-        let position = expr.column_refs().iter().next().and_then(|column| self.query.position_of(&column.name));
+        let position =
+            expr.column_refs().iter().next().and_then(|column| self.query.position_of(&column.name));
         let expr = self.expand(expr, schema)?;
         let analysed = expr.get_type(schema).map_err(|error| sqlstate_of(&error))?;
         let data_type = canonical_type(&analysed);
@@ -214,7 +220,10 @@ impl Splitter<'_> {
         let position = self.query.position_of_aggregate(&name, &sql);
         let refused = |message: String, hint: &str| SqlError::refused(message).hint(hint).at(position);
         if function.params.distinct || function.params.null_treatment.is_some() {
-            return Err(refused(format!("{sql} cannot stand in a view"), "leave DISTINCT or IGNORE NULLS out"));
+            return Err(refused(
+                format!("{sql} cannot stand in a view"),
+                "leave DISTINCT or IGNORE NULLS out",
+            ));
         }
         let (function, descending) = unordered(function);
         let filter = match function.params.filter {
@@ -237,7 +246,10 @@ impl Splitter<'_> {
                 return Err(refused(format!("the parameters of {sql} must be constants"), "write a literal"));
             }
             let data_type = canonical_type(&analysed);
-            let index = index(arguments, FilteredArgument { expr: argument, data_type: data_type.clone(), filter });
+            // What cannot fail needs no protection from rows that the FILTER rejects, and is cheaper without it.
+            let filter = filter.filter(|_| !conditions::is_sure(&argument, schema));
+            let argument = FilteredArgument { expr: argument, data_type: data_type.clone(), filter };
+            let index = index(arguments, argument);
             columns.push(datafusion::prelude::col(format!("x{index}")));
             let field = datafusion::arrow::datatypes::Field::new(format!("x{index}"), data_type, true);
             typed.push(Argument::Value(Arc::new(field)));

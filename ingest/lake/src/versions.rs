@@ -1,0 +1,231 @@
+//! The files of a view's versions: the states of all groups, in plain Parquet.
+//!
+//! A run writes into a folder of its own, so that a run that fails, or one that lost the race to publish, leaves
+//! nothing that another one could take for its own. A version's files never change.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arrow::datatypes::SchemaRef;
+use datafusion::datasource::TableProvider;
+use datafusion::execution::SendableRecordBatchStream;
+use futures::{StreamExt, TryStreamExt, stream};
+use object_store::ObjectStore;
+use object_store::buffered::BufWriter;
+use object_store::path::Path;
+use parquet::arrow::AsyncArrowWriter;
+use stratus_seam::catalog::{Version, VersionFile};
+use stratus_seam::catalog_log::now_ms;
+use stratus_seam::ids::ViewId;
+use uuid::Uuid;
+
+use crate::files::{FileTable, LakeFile};
+use crate::lake::view_folder;
+use crate::writer::{properties, with_schema};
+use crate::{Lake, LakeError};
+
+/// A file is closed once it has about so many bytes.
+const FILE_BYTES: usize = 256 << 20;
+
+/// What a run has written: durable, and not yet part of anything.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WrittenVersion {
+    /// The files, for [`Version::files`]; none if there are no groups.
+    pub files: Vec<VersionFile>,
+    /// Their rows: the groups.
+    pub groups: u64,
+}
+
+impl Lake {
+    /// Writes the states of version `number` of a view as they come. On return the files are durable; the catalog
+    /// commit that publishes the version makes them part of the lake.
+    ///
+    /// # Errors
+    /// What the stream fails with, or [`LakeError::Unavailable`] for the lake; [`LakeError::Invalid`] if a batch has
+    /// other columns than `schema`.
+    pub async fn write_version(
+        &self,
+        view: ViewId,
+        number: u32,
+        schema: SchemaRef,
+        states: SendableRecordBatchStream,
+    ) -> Result<WrittenVersion, LakeError> {
+        self.write_version_in_files_of(view, number, schema, states, FILE_BYTES).await
+    }
+
+    async fn write_version_in_files_of(
+        &self,
+        view: ViewId,
+        number: u32,
+        schema: SchemaRef,
+        mut states: SendableRecordBatchStream,
+        file_bytes: usize,
+    ) -> Result<WrittenVersion, LakeError> {
+        let folder = format!("{}/v{number}-{}", view_folder(view), Uuid::now_v7().simple());
+        let mut written = WrittenVersion { files: Vec::new(), groups: 0 };
+        let mut open: Option<StateFile> = None;
+        while let Some(batch) = states.next().await {
+            let batch = batch.map_err(LakeError::unavailable(format!("could not compute {folder}")))?;
+            if batch.num_rows() == 0 {
+                continue;
+            }
+            let batch = with_schema(&batch, &schema)?;
+            let mut file = match open.take() {
+                Some(file) => file,
+                None => {
+                    let path = format!("{folder}/part-{}.parquet", written.files.len());
+                    StateFile::create(self.store(), path, &schema)?
+                }
+            };
+            file.writer.write(&batch).await.map_err(file.failed())?;
+            file.rows += batch.num_rows() as u64;
+            if file.writer.bytes_written() + file.writer.in_progress_size() < file_bytes {
+                open = Some(file);
+            } else {
+                written.files.push(file.close().await?);
+            }
+        }
+        if let Some(file) = open {
+            written.files.push(file.close().await?);
+        }
+        written.groups = written.files.iter().map(|file| file.rows).sum();
+        Ok(written)
+    }
+
+    /// The states of a version, with exactly `schema`: each column is cast to the type that the version's descriptor
+    /// gives it, whatever the reader would make of the file. No files: no rows.
+    pub fn version_provider(&self, files: &[VersionFile], schema: SchemaRef) -> Arc<dyn TableProvider> {
+        let files = files.iter().map(|file| LakeFile { path: file.path.clone(), bytes: file.bytes });
+        Arc::new(FileTable::new(self.clone(), schema, files.collect()))
+    }
+
+    /// Removes all files of a view that was dropped, and says how many. Queries that still read them fail.
+    ///
+    /// # Errors
+    /// [`LakeError::Unavailable`]; what was not removed is by a second call.
+    pub async fn remove_view(&self, view: ViewId) -> Result<usize, LakeError> {
+        self.remove(view, |_| true).await
+    }
+
+    /// Removes the files of runs of a view that came to nothing, and says how many: those that `kept` does not name,
+    /// of runs that began longer ago than `older_than`, which must be more than any run may take.
+    ///
+    /// # Errors
+    /// As [`Lake::remove_view`].
+    pub async fn sweep(
+        &self,
+        view: ViewId,
+        kept: &[Version],
+        older_than: Duration,
+    ) -> Result<usize, LakeError> {
+        let kept: BTreeSet<&str> =
+            kept.iter().flat_map(|version| &version.files).map(|file| file.path.as_str()).collect();
+        let before = now_ms().saturating_sub(u64::try_from(older_than.as_millis()).unwrap_or(u64::MAX));
+        self.remove(view, |path| !kept.contains(path) && began_ms(path).is_some_and(|began| began < before))
+            .await
+    }
+
+    async fn remove(&self, view: ViewId, goes: impl Fn(&str) -> bool) -> Result<usize, LakeError> {
+        let folder = view_folder(view);
+        let failed = || LakeError::unavailable(format!("could not remove files of {folder}"));
+        let prefix = Path::from(folder.as_str());
+        let found: Vec<Path> = self
+            .store()
+            .list(Some(&prefix))
+            .map_ok(|file| file.location)
+            .try_filter(|path| futures::future::ready(goes(path.as_ref())))
+            .try_collect()
+            .await
+            .map_err(failed())?;
+        let removed = self.store().delete_stream(stream::iter(found.into_iter().map(Ok)).boxed());
+        removed.try_fold(0, |count, _| futures::future::ok(count + 1)).await.map_err(failed())
+    }
+}
+
+/// When the run of a file began, in milliseconds since the epoch: its UUIDv7 says so.
+fn began_ms(path: &str) -> Option<u64> {
+    let folder = path.rsplit('/').nth(1)?;
+    let (seconds, nanos) = Uuid::parse_str(folder.split_once('-')?.1).ok()?.get_timestamp()?.to_unix();
+    Some(seconds * 1000 + u64::from(nanos) / 1_000_000)
+}
+
+/// A file of states that is being written.
+struct StateFile {
+    path: String,
+    rows: u64,
+    writer: AsyncArrowWriter<BufWriter>,
+}
+
+impl StateFile {
+    fn create(store: &Arc<dyn ObjectStore>, path: String, schema: &SchemaRef) -> Result<Self, LakeError> {
+        let upload = BufWriter::new(Arc::clone(store), Path::from(path.as_str()));
+        let writer = AsyncArrowWriter::try_new(upload, Arc::clone(schema), Some(properties(schema)?))
+            .map_err(LakeError::unavailable(format!("could not write {path}")))?;
+        Ok(Self { path, rows: 0, writer })
+    }
+
+    fn failed<E: Into<Box<dyn std::error::Error + Send + Sync>>>(
+        &self,
+    ) -> impl FnOnce(E) -> LakeError + use<E> {
+        LakeError::unavailable(format!("could not write {}", self.path))
+    }
+
+    /// Closes the file; it is durable on return.
+    async fn close(mut self) -> Result<VersionFile, LakeError> {
+        let failed = self.failed();
+        self.writer.finish().await.map_err(failed)?;
+        let bytes = self.writer.bytes_written() as u64;
+        Ok(VersionFile { path: self.path, bytes, rows: self.rows })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::array::{Int64Array, RecordBatch};
+    use arrow::datatypes::{DataType, Field, Schema};
+    use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+    use datafusion::prelude::SessionContext;
+
+    use object_store::ObjectStoreExt;
+
+    use super::*;
+
+    fn states(batches: i64) -> (SchemaRef, SendableRecordBatchStream) {
+        let schema: SchemaRef = Arc::new(Schema::new(vec![Field::new("g0", DataType::Int64, false)]));
+        let of = Arc::clone(&schema);
+        let batches = (0..batches).map(move |i| {
+            let column = Int64Array::from_iter_values(i * 1000..(i + 1) * 1000);
+            Ok(RecordBatch::try_new(Arc::clone(&of), vec![Arc::new(column)])?)
+        });
+        let stream = RecordBatchStreamAdapter::new(Arc::clone(&schema), stream::iter(batches));
+        (schema, Box::pin(stream))
+    }
+
+    #[tokio::test]
+    async fn a_large_version_has_several_files() {
+        let lake = Lake::open("memory://").unwrap();
+        let (schema, stream) = states(20);
+        let view = ViewId::new();
+        let written =
+            lake.write_version_in_files_of(view, 1, Arc::clone(&schema), stream, 20_000).await.unwrap();
+        assert!(written.files.len() > 2, "{written:?}");
+        assert_eq!(written.groups, 20_000);
+        let context = SessionContext::new();
+        let table = lake.version_provider(&written.files, schema);
+        assert_eq!(context.read_table(table).unwrap().count().await.unwrap(), 20_000);
+        for file in &written.files {
+            let found = lake.store().head(&Path::from(file.path.as_str())).await.unwrap();
+            assert_eq!(found.size, file.bytes);
+        }
+    }
+
+    #[test]
+    fn a_run_is_dated_by_its_name() {
+        let now = now_ms();
+        let path = format!("views/v/v1-{}/part-0.parquet", Uuid::now_v7().simple());
+        let began = began_ms(&path).unwrap();
+        assert!(began + 1 >= now && began <= now_ms() + 1, "{began} {now}");
+        assert_eq!(began_ms("views/v/something/part-0.parquet"), None);
+    }
+}

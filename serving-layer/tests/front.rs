@@ -1,0 +1,18 @@
+//! The PostgreSQL front door, from the outside: a real listener on a free loopback port, over a small engine of
+//! plain DataFusion.
+
+#![allow(clippy::unwrap_used)]
+#![allow(missing_docs, unreachable_pub)]
+
+#[path = "front/catalog.rs"]
+mod catalog;
+#[path = "front/engine.rs"]
+mod engine;
+#[path = "front/interruption.rs"]
+mod interruption;
+#[path = "front/protocol.rs"]
+mod protocol;
+#[path = "front/raw.rs"]
+mod raw;
+#[path = "front/values.rs"]
+mod values;

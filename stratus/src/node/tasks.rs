@@ -1,0 +1,264 @@
+//! The tasks of a running process: for each source an ingester and a speed layer, the first runs, the front doors.
+
+use std::collections::{BTreeMap, HashSet};
+use std::fs::File;
+use std::future::Future;
+use std::io;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use stratus_batch::BatchLayer;
+use stratus_ingest::Ingester;
+use stratus_lake::Lake;
+use stratus_seam::catalog::Source;
+use stratus_seam::catalog_log::Catalog;
+use stratus_seam::ids::SourceId;
+use stratus_seam::store::StateStore;
+use stratus_speed::SpeedLayer;
+use stratus_sql::cataloged::DimensionTables;
+use tokio::runtime::Handle;
+use tokio::sync::{mpsc, watch};
+use tokio::task::{JoinHandle, JoinSet};
+
+use super::sources::OpenLogs;
+use crate::config::{Config, StateKind};
+
+/// Between two looks at the catalog for new and dropped sources.
+const POLL: Duration = Duration::from_millis(25);
+
+/// A runtime that may be dropped anywhere.
+#[derive(Debug)]
+pub(super) struct Pool(Option<tokio::runtime::Runtime>);
+
+impl Pool {
+    pub(super) fn new(name: &str, threads: usize) -> anyhow::Result<Self> {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(threads)
+            .thread_name(format!("stratus-{name}"))
+            .enable_all()
+            .build()
+            .with_context(|| format!("the threads of the {name} layer cannot be started"))?;
+        Ok(Self(Some(runtime)))
+    }
+
+    pub(super) fn handle(&self) -> Handle {
+        // It is there until the drop.
+        self.0.as_ref().map_or_else(Handle::current, |runtime| runtime.handle().clone())
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+/// Takes the data directory for this process alone.
+pub(super) fn lock_data_directory(dir: &Path) -> anyhow::Result<File> {
+    std::fs::create_dir_all(dir).with_context(|| format!("the data directory {} cannot be made", dir.display()))?;
+    let path = dir.join("stratus.lock");
+    let open = File::options().create(true).truncate(false).write(true).open(&path);
+    let lock = open.with_context(|| format!("{} cannot be opened", path.display()))?;
+    match lock.try_lock() {
+        Ok(()) => Ok(lock),
+        Err(std::fs::TryLockError::WouldBlock) => bail!(
+            "the data directory {} is in use by another process. Stop it, or give this one another directory ([data] dir)",
+            dir.display()
+        ),
+        Err(std::fs::TryLockError::Error(error)) => {
+            Err(error).with_context(|| format!("{} cannot be locked", path.display()))
+        }
+    }
+}
+
+/// Opens the configured state store.
+pub(super) async fn open_state(config: &Config) -> anyhow::Result<Arc<dyn StateStore>> {
+    let path = config.state_path();
+    let (kind, location) = match config.state.kind {
+        StateKind::Memory => ("memory", String::new()),
+        StateKind::Redb => ("redb", path.to_string_lossy().into_owned()),
+    };
+    Ok(stratus_state::open(kind, &location).await?)
+}
+
+/// Resolves when a stop is asked for.
+pub(super) async fn when(mut stopped: watch::Receiver<bool>) {
+    // A sender that is gone has stopped, too.
+    _ = stopped.wait_for(|stopped| *stopped).await;
+}
+
+/// Runs a front door; its failure is the process's.
+pub(super) fn door(
+    name: &'static str,
+    failed: &mpsc::Sender<anyhow::Error>,
+    serve: impl Future<Output = io::Result<()>> + Send + 'static,
+) -> JoinHandle<()> {
+    let failed = failed.clone();
+    tokio::spawn(async move {
+        if let Err(error) = serve.await {
+            // The receiver is gone only when the process is going.
+            _ = failed.send(anyhow::Error::from(error).context(format!("{name} has failed"))).await;
+        }
+    })
+}
+
+/// What the layers work with.
+#[derive(Debug, Clone)]
+pub(super) struct Wiring {
+    pub(super) catalog: Arc<Catalog>,
+    pub(super) lake: Lake,
+    pub(super) states: Arc<dyn StateStore>,
+    pub(super) dimensions: Arc<dyn DimensionTables>,
+    pub(super) logs: Arc<OpenLogs>,
+    pub(super) batch: Arc<BatchLayer>,
+    pub(super) shards: u32,
+}
+
+/// Which layers of which source have stopped, and why.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Health(Arc<Mutex<BTreeMap<String, String>>>);
+
+impl Health {
+    fn stopped(&self, part: String, reason: &dyn std::fmt::Display) {
+        tracing::error!("{part} has stopped: {reason}");
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(part, reason.to_string());
+    }
+
+    /// The reasons, a sentence each.
+    pub(super) fn reasons(&self) -> Vec<String> {
+        let stopped = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        stopped.iter().map(|(part, reason)| format!("{part} has stopped: {reason}")).collect()
+    }
+}
+
+/// The layers of a process.
+#[derive(Debug)]
+pub(super) struct Layers {
+    health: Health,
+    supervisor: JoinHandle<()>,
+    first_runs: JoinHandle<()>,
+}
+
+impl Layers {
+    /// Starts an ingester and a speed layer for every source, now and later, and the batch layer's own runs.
+    pub(super) fn start(wiring: Wiring, speed: Handle, ingest: Handle, stop: watch::Receiver<bool>) -> Self {
+        let health = Health::default();
+        let batch = Arc::clone(&wiring.batch);
+        let supervisor = tokio::spawn(supervise(wiring, health.clone(), speed, ingest, stop.clone()));
+        let first_runs = tokio::spawn(async move { batch.run(stop).await });
+        Self { health, supervisor, first_runs }
+    }
+
+    pub(super) fn health(&self) -> Health {
+        self.health.clone()
+    }
+
+    /// Waits until every task has ended.
+    pub(super) async fn stopped(self) {
+        for task in [self.supervisor, self.first_runs] {
+            if let Err(error) = task.await {
+                tracing::error!("a layer ended badly: {error}");
+            }
+        }
+    }
+}
+
+/// Follows the catalog: each source has its two tasks for as long as it is there.
+async fn supervise(
+    wiring: Wiring,
+    health: Health,
+    speed: Handle,
+    ingest: Handle,
+    mut stop: watch::Receiver<bool>,
+) {
+    let mut known: HashSet<SourceId> = HashSet::new();
+    let mut tasks = JoinSet::new();
+    while !*stop.borrow() {
+        match wiring.catalog.refresh().await {
+            Ok(catalog) => {
+                for source in catalog.sources.values() {
+                    if known.insert(source.id) {
+                        begin(&wiring, source, &health, (&speed, &ingest), &stop, &mut tasks).await;
+                    }
+                }
+                for gone in known.clone().into_iter().filter(|id| catalog.source(*id).is_none()) {
+                    known.remove(&gone);
+                    forget(&wiring, gone).await;
+                }
+            }
+            Err(error) => tracing::warn!("the catalog cannot be read: {error}"),
+        }
+        tokio::select! {
+            _ = stop.changed() => {}
+            () = tokio::time::sleep(POLL) => {}
+        }
+    }
+    while tasks.join_next().await.is_some() {}
+}
+
+async fn begin(
+    wiring: &Wiring,
+    source: &Source,
+    health: &Health,
+    (speed, ingest): (&Handle, &Handle),
+    stop: &watch::Receiver<bool>,
+    tasks: &mut JoinSet<()>,
+) {
+    let name = &source.name;
+    let opened = wiring.logs.open(source).await;
+    let state = wiring.states.source(source.id).await;
+    let (open, state) = match (opened, state) {
+        (Ok(open), Ok(state)) => (open, state),
+        (Err(error), _) => return health.stopped(format!("source \"{name}\""), &error),
+        (_, Err(error)) => return health.stopped(format!("source \"{name}\""), &error),
+    };
+    let ingester = Ingester {
+        source: source.clone(),
+        log: Arc::new(open.log.clone()),
+        lake: wiring.lake.clone(),
+        catalog: Arc::clone(&wiring.catalog),
+        codec: open.codec.clone(),
+        limits: stratus_ingest::Limits::default(),
+    };
+    let layer = SpeedLayer {
+        source: source.clone(),
+        log: Arc::new(open.log),
+        state,
+        catalog: Arc::clone(&wiring.catalog),
+        dimensions: Arc::clone(&wiring.dimensions),
+        codec: open.codec,
+        shards: wiring.shards,
+        limits: stratus_speed::Limits::default(),
+    };
+    let (of_ingest, of_speed) = (health.clone(), health.clone());
+    let (ingest_stop, speed_stop) = (stop.clone(), stop.clone());
+    let (ingest_name, speed_name) = (format!("ingest of \"{name}\""), format!("the speed layer of \"{name}\""));
+    tasks.spawn_on(
+        async move {
+            if let Err(error) = ingester.run(ingest_stop).await {
+                of_ingest.stopped(ingest_name, &error);
+            }
+        },
+        ingest,
+    );
+    tasks.spawn_on(
+        async move {
+            if let Err(error) = layer.run(speed_stop).await {
+                of_speed.stopped(speed_name, &error);
+            }
+        },
+        speed,
+    );
+}
+
+/// What a dropped source leaves in the state store is deleted; its log and its part of the lake stay.
+async fn forget(wiring: &Wiring, source: SourceId) {
+    wiring.logs.close(source).await;
+    if let Err(error) = wiring.states.forget(source).await {
+        tracing::warn!(%source, "the state of a dropped source was not deleted: {error}");
+    }
+}

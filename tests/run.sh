@@ -1,0 +1,72 @@
+#!/usr/bin/env bash
+# Installs what the tests need and runs everything.
+#   tests/run.sh          unit, property, end-to-end and fault tests
+#   tests/run.sh --lint   formatting and lints first
+# With CI=true a tool that cannot be had is a failure; otherwise it is said and its tests are left out.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+# Outside the checkout, so that checkouts share what they build.
+export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-${XDG_CACHE_HOME:-$HOME/.cache}/stratus-target}"
+export CARGO_TERM_COLOR=never
+
+say() { printf '\n== %s\n' "$*"; }
+
+missing() {
+    if [ "${CI:-}" = true ]; then
+        echo "error: $1 is needed and could not be installed" >&2
+        exit 1
+    fi
+    echo "warning: $1 is missing and could not be installed; its tests are left out" >&2
+}
+
+install_psql() {
+    command -v psql >/dev/null && return
+    say "installing psql"
+    if command -v apt-get >/dev/null && [ "$(id -u)" = 0 ]; then
+        apt-get update -qq && apt-get install -y -qq postgresql-client || true
+    fi
+    command -v psql >/dev/null || missing psql
+}
+
+# psycopg in a virtual environment of its own, beside the build.
+install_psycopg() {
+    local venv="$CARGO_TARGET_DIR/test-python"
+    if ! "$venv/bin/python" -c 'import psycopg' 2>/dev/null; then
+        say "installing psycopg"
+        python3 -m venv "$venv" && "$venv/bin/pip" install -q 'psycopg[binary]==3.*' || true
+    fi
+    if "$venv/bin/python" -c 'import psycopg' 2>/dev/null; then
+        export STRATUS_TEST_PYTHON="$venv/bin/python"
+    else
+        missing psycopg
+    fi
+}
+
+# Two versions of one of these in a binary do not understand each other's types.
+check_lattice() {
+    say "dependencies that may occur only once"
+    local name count
+    for name in arrow arrow-array datafusion object_store tonic prost pgwire; do
+        count=$(grep -c "^name = \"$name\"\$" Cargo.lock || true)
+        if [ "$count" -gt 1 ]; then
+            echo "error: $name occurs $count times in Cargo.lock: keep the versions in Cargo.toml together" >&2
+            exit 1
+        fi
+    done
+}
+
+check_lattice
+if [ "${1:-}" = --lint ]; then
+    say "cargo fmt --check"
+    cargo fmt --all --check
+    say "cargo clippy"
+    cargo clippy --workspace --all-targets --locked -- -D warnings
+fi
+install_psql
+install_psycopg
+# Always the whole workspace: another selection of packages would build the dependencies again with other features.
+say "build"
+cargo build --workspace --all-targets --locked
+say "unit, property, conformance, end-to-end and fault tests"
+cargo test --workspace --locked --no-fail-fast

@@ -1,0 +1,9 @@
+//! End to end, on the real binary.
+
+#![allow(clippy::unwrap_used, missing_docs)]
+
+mod clients;
+mod crash_points;
+mod kills;
+mod run;
+mod tour;
