@@ -150,11 +150,13 @@ async fn take_over(world: &Shared) -> Result<(Hold, Vec<Txn>), LostHold> {
         (Plan::Stop { reason }, _) => panic!("nothing takes the log back here: {reason}"),
         _ => {
             world.borrow_mut().generations += 1;
-            (
-                recovery::begin(&facts, "model"),
-                TxnChanges { forget_all: true, ..TxnChanges::default() },
-                Vec::new(),
-            )
+            {
+                let mut begun = recovery::begin(&facts, "model");
+                if world.borrow().broken == Break::Target {
+                    begun.target = OffsetVector::zero();
+                }
+                (begun, TxnChanges { forget_all: true, ..TxnChanges::default() }, Vec::new())
+            }
         }
     };
     let expected = found.as_ref().map(|ledger| (ledger.token, ledger.revision));
