@@ -15,6 +15,7 @@ const VARIABLE: &str = "STRATUS_LOG";
 pub(crate) fn start(arguments: &Arguments) -> anyhow::Result<()> {
     let usual = match arguments.command {
         Command::Up(_) => "warn,stratus=info",
+        Command::Demo(_) => "error",
         _ => "error,stratus=warn",
     };
     let filter = match std::env::var(VARIABLE) {

@@ -186,7 +186,7 @@ mod tests {
             true,1,2,3,0.5,1e3,12.34,\"a, \"\"b\"\"\nc\",\\x00ff,2026-01-02,2026-01-02T03:04:05.123456,2026-01-02T03:04:05+01:00\n\
             ,,,,,,,,,,,\n";
         let batch = read(text.as_bytes(), COMMAS, &columns(&kinds), "f.csv").unwrap();
-        let shown = pretty_format_batches(&[batch.clone()]).unwrap().to_string();
+        let shown = pretty_format_batches(std::slice::from_ref(&batch)).unwrap().to_string();
         for value in ["true", "1000.0", "12.34", "00ff", "05.123456", "2026-01-02T02:04:05Z"] {
             assert!(shown.contains(value), "{value} is not in\n{shown}");
         }

@@ -55,8 +55,8 @@ impl FileTable {
         columns: Vec<usize>,
         wanted: Option<Expr>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
-        let mut options = TableParquetOptions::default();
-        options.global = state.config_options().execution.parquet.clone();
+        let global = state.config_options().execution.parquet.clone();
+        let options = TableParquetOptions { global, ..TableParquetOptions::default() };
         let mut source = ParquetSource::new(Arc::clone(&self.schema)).with_table_parquet_options(options);
         if let Some(wanted) = wanted {
             let schema = DFSchema::try_from(Arc::clone(&self.schema))?;

@@ -17,13 +17,19 @@ use crate::table::{SourceTable, TableWriter};
 use crate::{Lake, LakeError};
 
 /// The master dataset of a source, with its newest version.
-pub(crate) async fn events_table(lake: &Lake, source: &Source) -> Result<(SourceTable, EagerSnapshot), LakeError> {
+pub(crate) async fn events_table(
+    lake: &Lake,
+    source: &Source,
+) -> Result<(SourceTable, EagerSnapshot), LakeError> {
     let schema = event_schema(&source.columns);
     SourceTable::open(lake, source, "the master dataset", events_folder(source.id), schema).await
 }
 
 /// The dead letters of a source, with their newest version.
-pub(crate) async fn dead_letters_table(lake: &Lake, source: &Source) -> Result<(SourceTable, EagerSnapshot), LakeError> {
+pub(crate) async fn dead_letters_table(
+    lake: &Lake,
+    source: &Source,
+) -> Result<(SourceTable, EagerSnapshot), LakeError> {
     let folder = dead_letters_folder(source.id);
     SourceTable::open(lake, source, "the dead letters", folder, dead_letter_schema()).await
 }

@@ -6,7 +6,7 @@
 
 use std::collections::HashSet;
 use std::fmt::Debug;
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use datafusion::arrow::datatypes::SchemaRef;
@@ -20,11 +20,11 @@ use datafusion_pg_catalog::pg_catalog::context::EmptyContextProvider;
 use datafusion_pg_catalog::pg_catalog::generate_series_arg_coercion::CoerceIntArgsToBigInt;
 use datafusion_pg_catalog::pg_catalog::oid_type_planner::PgOidTypePlanner;
 use datafusion_pg_catalog::setup_pg_catalog;
-use datafusion_pg_catalog::sql::PostgresCompatibilityParser;
 
 use super::functions;
 use super::lexer::{self, Piece, TokenKind};
 use super::relation_tables::{Catalog, Listed};
+use super::translation::translated;
 use crate::service::Client;
 
 /// The name of the schema.
@@ -161,8 +161,6 @@ const CALLS: &[&str] = &[
     "quote_ident",
 ];
 
-static TRANSLATOR: LazyLock<PostgresCompatibilityParser> = LazyLock::new(PostgresCompatibilityParser::new);
-
 /// A query of the system catalog in words that the engine understands; `None` if it is none, or needs no
 /// translation.
 pub(super) fn translate(piece: &Piece) -> Option<String> {
@@ -174,9 +172,7 @@ pub(super) fn translate(piece: &Piece) -> Option<String> {
         return None;
     }
     // What cannot be parsed here goes to the engine as it is, which says what is wrong with it.
-    let mut statements = TRANSLATOR.parse(&piece.text).ok()?;
-    let statement = statements.pop()?;
-    statements.is_empty().then(|| statement.to_string())
+    translated(&piece.text)
 }
 
 #[cfg(test)]

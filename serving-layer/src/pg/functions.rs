@@ -3,15 +3,17 @@
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
-use datafusion::arrow::array::{AsArray, StringArray};
+use datafusion::arrow::array::{AsArray, Int32Array, StringArray};
 use datafusion::arrow::datatypes::DataType;
 use datafusion::common::{DataFusionError, ScalarValue};
 use datafusion::logical_expr::{
     ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, TypeSignature, Volatility,
+    create_udf,
 };
+use pgwire::api::Type;
 
 use super::catalog::OWNER;
-use super::parameter::SERVER_VERSION;
+use super::parameter::{SERVER_VERSION, accept};
 use crate::service::{Client, Settings};
 
 /// What `version()` says: it begins as drivers expect it to.
@@ -37,6 +39,12 @@ fn constants(client: &Client, database: &str) -> Vec<(&'static str, ScalarValue)
     ];
     // Everything is visible: there is one schema that names are looked up in without saying so.
     constants.extend(VISIBLE.iter().map(|name| (*name, ScalarValue::Boolean(Some(true)))));
+    // There are no files of tables that could have a size.
+    for size in
+        ["pg_relation_size", "pg_total_relation_size", "pg_table_size", "pg_indexes_size", "pg_database_size"]
+    {
+        constants.push((size, ScalarValue::Int64(None)));
+    }
     constants.extend(ABSENT.iter().map(|name| (*name, ScalarValue::Utf8(None))));
     constants
 }
@@ -72,12 +80,14 @@ const ABSENT: &[&str] = &[
     "pg_get_triggerdef",
     "pg_get_viewdef",
     "pg_my_temp_schema",
+    "pg_size_pretty",
     "pg_tablespace_location",
 ];
 
 /// Whether a function of this name comes from here.
 pub(crate) fn is_postgresql(name: &str) -> bool {
-    ["version", "current_setting", "set_config", "session_user"].contains(&name) || ABSENT.contains(&name)
+    ["version", "current_setting", "set_config", "to_regtype", "session_user"].contains(&name)
+        || ABSENT.contains(&name)
 }
 
 /// The functions of one client's session.
@@ -86,7 +96,71 @@ pub(crate) fn of_session(client: &Client, database: &str) -> Vec<ScalarUDF> {
     let mut functions: Vec<ScalarUDF> =
         constants.into_iter().map(|(name, value)| ScalarUDF::from(Constant::new(name, value))).collect();
     functions.push(ScalarUDF::from(CurrentSetting::new(Arc::clone(&client.settings))));
+    let settings = Arc::clone(&client.settings);
+    functions.push(create_udf(
+        "set_config",
+        vec![DataType::Utf8, DataType::Utf8, DataType::Boolean],
+        DataType::Utf8,
+        Volatility::Volatile,
+        Arc::new(move |arguments: &[ColumnarValue]| {
+            let arguments = ColumnarValue::values_to_arrays(arguments)?;
+            let texts = |at: usize| arguments.get(at).and_then(|column| column.as_string_opt::<i32>());
+            let pairs = texts(0).into_iter().flatten().zip(texts(1).into_iter().flatten());
+            let values =
+                pairs.map(|(name, value)| set(&settings, name, value)).collect::<Result<StringArray, _>>()?;
+            Ok(ColumnarValue::Array(Arc::new(values)))
+        }),
+    ));
+    functions.push(create_udf(
+        "to_regtype",
+        vec![DataType::Utf8],
+        DataType::Int32,
+        Volatility::Stable,
+        Arc::new(|arguments: &[ColumnarValue]| {
+            let names = ColumnarValue::values_to_arrays(arguments)?;
+            let names = names.first().and_then(|names| names.as_string_opt::<i32>()).into_iter().flatten();
+            let ids: Int32Array = names.map(|name| type_id(name?)).collect();
+            Ok(ColumnarValue::Array(Arc::new(ids)))
+        }),
+    ));
     functions
+}
+
+/// Sets a parameter, under the rules of `SET`, and gives its value.
+fn set(
+    settings: &Settings,
+    name: Option<&str>,
+    value: Option<&str>,
+) -> Result<Option<String>, DataFusionError> {
+    let (Some(name), Some(value)) = (name, value) else { return Ok(None) };
+    let name = name.to_ascii_lowercase();
+    let (value, _) = accept(&name, value)?;
+    settings.set(&name, value.clone());
+    Ok(Some(value))
+}
+
+/// The id of a type by its name; none for a type that is not offered.
+fn type_id(name: &str) -> Option<i32> {
+    let name = name.trim().to_ascii_lowercase();
+    let kind = match name.as_str() {
+        "bool" | "boolean" => Type::BOOL,
+        "int2" | "smallint" => Type::INT2,
+        "int4" | "int" | "integer" => Type::INT4,
+        "int8" | "bigint" => Type::INT8,
+        "float4" | "real" => Type::FLOAT4,
+        "float8" | "double precision" => Type::FLOAT8,
+        "numeric" | "decimal" => Type::NUMERIC,
+        "text" => Type::TEXT,
+        "bytea" => Type::BYTEA,
+        "date" => Type::DATE,
+        "time" | "time without time zone" => Type::TIME,
+        "timestamp" | "timestamp without time zone" => Type::TIMESTAMP,
+        "timestamptz" | "timestamp with time zone" => Type::TIMESTAMPTZ,
+        "interval" => Type::INTERVAL,
+        "record" => Type::RECORD,
+        _ => return None,
+    };
+    i32::try_from(kind.oid()).ok()
 }
 
 /// A function that has one answer.

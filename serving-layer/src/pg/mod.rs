@@ -30,6 +30,7 @@ mod settings;
 mod startup;
 mod text;
 mod transaction;
+mod translation;
 mod types;
 mod wire;
 mod work;

@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use datafusion::arrow::array::{ArrayRef, AsArray, BooleanArray, RecordBatch, StringArray, new_null_array};
-use datafusion::arrow::compute::filter_record_batch;
-use datafusion::arrow::datatypes::SchemaRef;
+use datafusion::arrow::compute::{concat_batches, filter_record_batch};
+use datafusion::arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
 use datafusion::catalog::{SchemaProvider, TableProvider};
 use datafusion::common::DataFusionError;
 use datafusion::datasource::TableType;
@@ -147,14 +147,17 @@ impl SchemaProvider for Catalog {
             "pg_class" => Change::MarkMaterialized,
             "pg_tables" => Change::TablesOnly,
             "pg_matviews" => Change::Materialized,
-            _ => return Ok(Some(table.try_into_table_provider()?)),
+            "pg_index" | "pg_constraint" => Change::Nothing,
+            _ => Change::None,
         };
-        let schema = table.schema();
+        let original = table.schema();
         let inner = match table {
-            PgCatalogTable::Dynamic(inner) => Some(inner),
-            _ => None,
+            PgCatalogTable::Dynamic(inner) => Rows::Computed(inner),
+            PgCatalogTable::Static(table) => Rows::Kept(table.data().to_vec()),
+            PgCatalogTable::Empty(_) => Rows::Kept(Vec::new()),
         };
-        let changed = Changed { schema, inner, change, listed: self.listed.clone() };
+        let schema = with_lists(name, &original);
+        let changed = Changed { schema, original, inner, change, listed: self.listed.clone() };
         Ok(Some(PgCatalogTable::Dynamic(Arc::new(changed)).try_into_table_provider()?))
     }
 
@@ -163,21 +166,73 @@ impl SchemaProvider for Catalog {
     }
 }
 
+/// The table with the types that clients expect of its arrays, which would be texts; all of these are NULL, or the
+/// table has no rows.
+fn with_lists(table: &str, schema: &SchemaRef) -> SchemaRef {
+    let list = |item: DataType| DataType::List(Arc::new(Field::new_list_field(item, true)));
+    let mut fields: Vec<FieldRef> = schema
+        .fields()
+        .iter()
+        .map(|field| {
+            let kind = match field.name().as_str() {
+                "indkey" | "indoption" | "conkey" | "confkey" => list(DataType::Int16),
+                "indcollation" | "indclass" => list(DataType::Int32),
+                name if LISTS.contains(&name) => list(DataType::Utf8),
+                _ => return Arc::clone(field),
+            };
+            Arc::new(Field::new(field.name(), kind, true))
+        })
+        .collect();
+    if table == "pg_class" {
+        for name in ["relacl", "reloptions"] {
+            fields.push(Arc::new(Field::new(name, list(DataType::Utf8), true)));
+        }
+    }
+    Arc::new(Schema::new(fields))
+}
+
+/// Privileges and options, of which there are none.
+const LISTS: &[&str] = &[
+    "attacl",
+    "attoptions",
+    "attfdwoptions",
+    "datacl",
+    "defaclacl",
+    "lanacl",
+    "nspacl",
+    "proacl",
+    "setconfig",
+    "spcacl",
+    "spcoptions",
+    "typacl",
+];
+
 /// What is changed in a table of the catalog.
 #[derive(Debug, Clone, Copy)]
 enum Change {
+    /// Nothing but the types of its arrays.
+    None,
     /// `pg_class.relkind` of materialized views is `m`.
     MarkMaterialized,
     /// Only tables are tables.
     TablesOnly,
     /// The list of materialized views, which would be empty.
     Materialized,
+    /// There are no indexes and no constraints, not even those of PostgreSQL's own tables.
+    Nothing,
+}
+
+#[derive(Debug, Clone)]
+enum Rows {
+    Computed(Arc<dyn PartitionStream>),
+    Kept(Vec<RecordBatch>),
 }
 
 #[derive(Debug, Clone)]
 struct Changed {
     schema: SchemaRef,
-    inner: Option<Arc<dyn PartitionStream>>,
+    original: SchemaRef,
+    inner: Rows,
     change: Change,
     listed: Listed,
 }
@@ -197,17 +252,26 @@ impl PartitionStream for Changed {
 
 impl Changed {
     async fn rows(&self, context: Arc<TaskContext>) -> Result<RecordBatch, DataFusionError> {
-        let Some(inner) = &self.inner else {
-            return materialized(&self.schema, &self.listed.refresh().await?);
+        let rows = match (self.change, &self.inner) {
+            (Change::Materialized, _) => materialized(&self.original, &self.listed.refresh().await?)?,
+            (Change::Nothing, _) => RecordBatch::new_empty(Arc::clone(&self.original)),
+            (_, Rows::Computed(inner)) => {
+                let batches: Vec<RecordBatch> = inner.execute(context).try_collect().await?;
+                concat_batches(&self.original, &batches)?
+            }
+            (_, Rows::Kept(batches)) => concat_batches(&self.original, batches)?,
         };
-        let batches: Vec<RecordBatch> = inner.execute(context).try_collect().await?;
-        let rows = datafusion::arrow::compute::concat_batches(&self.schema, &batches)?;
         let relations = self.listed.last();
-        match self.change {
-            Change::MarkMaterialized => mark_materialized(rows, &relations),
-            Change::TablesOnly => tables_only(&rows, &relations),
-            Change::Materialized => Ok(rows),
-        }
+        let rows = match self.change {
+            Change::MarkMaterialized => mark_materialized(&rows, &relations)?,
+            Change::TablesOnly => tables_only(&rows, &relations)?,
+            Change::None | Change::Materialized | Change::Nothing => rows,
+        };
+        let columns = self.schema.fields().iter().map(|field| match rows.column_by_name(field.name()) {
+            Some(column) if column.data_type() == field.data_type() => Arc::clone(column),
+            _ => new_null_array(field.data_type(), rows.num_rows()),
+        });
+        Ok(RecordBatch::try_new(Arc::clone(&self.schema), columns.collect())?)
     }
 }
 
@@ -216,14 +280,14 @@ fn column<'a>(rows: &'a RecordBatch, name: &str) -> Result<&'a StringArray, Data
     found.ok_or_else(|| DataFusionError::Internal(format!("the system catalog has no text column {name}")))
 }
 
-fn mark_materialized(rows: RecordBatch, relations: &[Relation]) -> Result<RecordBatch, DataFusionError> {
+fn mark_materialized(rows: &RecordBatch, relations: &[Relation]) -> Result<RecordBatch, DataFusionError> {
     let materialized: HashSet<&str> = relations
         .iter()
         .filter(|relation| relation.kind == RelationKind::MaterializedView)
         .map(|relation| relation.name.as_str())
         .collect();
-    let names = column(&rows, "relname")?;
-    let kinds = column(&rows, "relkind")?;
+    let names = column(rows, "relname")?;
+    let kinds = column(rows, "relkind")?;
     let kinds: StringArray = names
         .iter()
         .zip(kinds)

@@ -26,7 +26,7 @@ fn int(value: i32) -> [u8; 4] {
 /// An expression, its type, its text, its bytes in binary.
 fn values() -> Vec<(&'static str, Type, &'static str, Vec<u8>)> {
     // 2026-11-23 01:02:03.5, in microseconds since 2000-01-01.
-    let moment = 848_797_323_500_000_i64.to_be_bytes().to_vec();
+    let moment = 848_710_923_500_000_i64.to_be_bytes().to_vec();
     let words = |words: &[i16]| words.iter().flat_map(|word| word.to_be_bytes()).collect::<Vec<u8>>();
     let interval =
         |micros: i64, days: i32, months: i32| [&micros.to_be_bytes()[..], &int(days), &int(months)].concat();

@@ -4,6 +4,8 @@ use std::fmt;
 
 /// What stands for NULL.
 const NULL: &str = "NULL";
+/// How wide the head of a last column of text is drawn at most.
+const LAST_WIDTH: usize = 60;
 
 /// Rows of text.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,13 +52,16 @@ impl fmt::Display for Table {
             row.get(column).cloned().flatten().unwrap_or_else(|| NULL.to_owned())
         };
         let columns = self.names.len();
+        let numeric: Vec<bool> = (0..columns).map(|column| self.is_numeric(column)).collect();
         let widths: Vec<usize> = (0..columns)
             .map(|column| {
-                let cells = self.rows.iter().map(|row| width(&cell(row, column)));
-                cells.chain([width(&self.names[column])]).max().unwrap_or_default()
+                let cells = self.rows.iter().map(|row| width(&cell(row, column))).max().unwrap_or_default();
+                // Nothing has to be aligned after the last column: a plan may be as wide as it is.
+                let last = column + 1 == columns && !numeric[column];
+                let cells = if last { cells.min(LAST_WIDTH) } else { cells };
+                cells.max(width(&self.names[column]))
             })
             .collect();
-        let numeric: Vec<bool> = (0..columns).map(|column| self.is_numeric(column)).collect();
         let head: Vec<String> =
             self.names.iter().zip(&widths).map(|(name, width)| format!(" {name:^width$} ")).collect();
         writeln!(f, "{}", head.join("|").trim_end())?;
@@ -66,11 +71,16 @@ impl fmt::Display for Table {
             let cells: Vec<String> = (0..columns).map(|column| cell(row, column)).collect();
             let height = cells.iter().map(|cell| cell.lines().count()).max().unwrap_or(1).max(1);
             for line in 0..height {
-                let parts = cells.iter().zip(&widths).zip(&numeric).map(|((cell, width), numeric)| {
-                    let text = cell.lines().nth(line).unwrap_or_default();
+                let parts = cells.iter().enumerate().map(|(column, cell)| {
+                    let (text, width) = (cell.lines().nth(line).unwrap_or_default(), widths[column]);
                     // As psql does it: a plus says that the cell goes on.
-                    let on = if line + 1 < cell.lines().count() { '+' } else { ' ' };
-                    if *numeric { format!(" {text:>width$}{on}") } else { format!(" {text:<width$}{on}") }
+                    let goes_on = column + 1 < columns && line + 1 < cell.lines().count();
+                    let end = if goes_on { '+' } else { ' ' };
+                    if numeric[column] {
+                        format!(" {text:>width$}{end}")
+                    } else {
+                        format!(" {text:<width$}{end}")
+                    }
                 });
                 writeln!(f, "{}", parts.collect::<Vec<_>>().join("|").trim_end())?;
             }
@@ -100,6 +110,16 @@ mod tests {
             table(&["page", "views"], &[&[Some("/"), Some("10")], &[Some("/about"), None]]),
             "  page  | views\n--------+-------\n /      |    10\n /about |  NULL\n(2 rows)\n"
         );
+    }
+
+    #[test]
+    fn a_wide_last_column_is_not_padded() {
+        let wide = "x".repeat(LAST_WIDTH * 2);
+        let shown = table(&["a", "plan"], &[&[Some("1"), Some(&wide)], &[Some("2"), Some("one\ntwo")]]);
+        let lines: Vec<&str> = shown.lines().collect();
+        assert_eq!(lines[1].len(), "---+".len() + LAST_WIDTH + 2);
+        assert_eq!(lines[2], format!(" 1 | {wide}"));
+        assert_eq!(lines[3..5], [" 2 | one", "   | two"]);
     }
 
     #[test]

@@ -32,7 +32,7 @@ impl Display {
             let all = MultiProgress::new();
             let sent = all.add(
                 ProgressBar::new(lines)
-                    .with_style(style("  sent    {bar:30} {human_pos:>11} of {human_len}   {per_sec}")),
+                    .with_style(style("  sent    {bar:24} {human_pos:>9} of {human_len}, {msg}")),
             );
             let answer = all.add(ProgressBar::new(lines).with_style(style("  answer  {msg}")));
             let refresh = all.add(ProgressBar::new_spinner().with_style(style("  batch   {msg}")));
@@ -63,6 +63,7 @@ impl Display {
         match &self.place {
             Place::Terminal { sent: bar, answer, .. } => {
                 bar.set_position(sent);
+                bar.set_message(format!("{} a second", grouped(bar.per_sec() as u64)));
                 answer.set_message(answered(seen));
                 Ok(())
             }
@@ -74,7 +75,7 @@ impl Display {
                 *last = Some(Instant::now());
                 let seconds = self.began.elapsed().as_secs_f64();
                 let of = grouped(self.lines);
-                self.say(&format!("{seconds:6.1} s  sent {:>11} of {of}   {}", grouped(sent), answered(seen)))
+                self.say(&format!("{seconds:6.1} s  {:>11} of {of} sent  {}", grouped(sent), answered(seen)))
             }
         }
     }
@@ -91,13 +92,20 @@ impl Display {
         }
     }
 
-    /// Leaves the last state on the screen and ends the live display.
-    pub(crate) fn finish(&self) {
+    /// Ends the live display; the last state stays.
+    pub(crate) fn finish(&self, seen: &Seen) -> io::Result<()> {
         if let Place::Terminal { sent, answer, refresh, .. } = &self.place {
+            let last = [
+                format!("  sent    {}", grouped(sent.position())),
+                format!("  answer  {}", answered(seen)),
+                format!("  batch   {}", refresh.message()),
+            ];
             for bar in [sent, answer, refresh] {
-                bar.abandon();
+                bar.finish_and_clear();
             }
+            self.say(&last.join("\n"))?;
         }
+        Ok(())
     }
 }
 
@@ -109,7 +117,7 @@ fn style(template: &str) -> ProgressStyle {
 
 fn answered(seen: &Seen) -> String {
     format!(
-        "{:>9} views counted = {:>9} batch (version {}) + {:>9} speed   {:.1} s behind",
+        "{:>9} views = {:>9} batch v{} + {:>9} speed, {:.1} s behind",
         grouped(seen.merged),
         grouped(seen.batch),
         seen.version,

@@ -15,8 +15,8 @@ const ADS_PER_CAMPAIGN: usize = 10;
 const VISITORS: usize = 100;
 /// The windows in which the benchmark counts, in milliseconds.
 pub(crate) const WINDOW_MS: i64 = 10_000;
-/// 2026-01-01T00:00:00.500Z: the half second keeps the skew of the first events within the first window.
-const START_MS: i64 = 1_767_225_600_500;
+/// 2026-01-01T00:00:00.100Z: the tenth of a second keeps the skew of the first events within the first window.
+const START_MS: i64 = 1_767_225_600_100;
 /// Between two events. A million of them fill 120 windows: 12,000 groups.
 const STEP_MICROS: i64 = 1_199;
 /// One event of this many is late.
@@ -117,6 +117,11 @@ impl AdEvents {
             csv.extend([&ad.id, ",", &self.campaigns[ad.campaign], "\n"]);
         }
         csv
+    }
+
+    /// The identifier of an ad.
+    pub(crate) fn an_ad(&self) -> &str {
+        self.ads.first().map_or("", |ad| &ad.id)
     }
 
     /// Appends the next line to `out`. Allocates nothing but what `out` grows by.

@@ -49,7 +49,8 @@ pub(crate) async fn tell(arguments: &DemoArguments, dir: &Path) -> anyhow::Resul
         () = signals.asked() => Err(Failure::told(INTERRUPTED).into()),
     };
     if told.is_ok() && !arguments.once {
-        hand_over(&node, dir, arguments.data_dir.is_some())?;
+        let ad = AdEvents::new(arguments.seed, 0);
+        hand_over(&node, ad.an_ad(), arguments.data_dir.as_ref().map(|_| dir))?;
         tokio::select! {
             error = node.failed() => {
                 node.stop().await?;
@@ -104,8 +105,8 @@ async fn scenes(arguments: &DemoArguments, dir: &Path, node: &Node) -> anyhow::R
         sent = sending => sent?,
         wrong = watching => return Err(wrong.context("the demo has failed")),
     };
-    display.finish();
     let seen = seen.borrow().clone();
+    display.finish(&seen)?;
     check(&session, &display, &campaigns, &oracle, taken, &seen).await
 }
 
@@ -148,7 +149,7 @@ async fn recompute(server: SocketAddr, half: u64, sent: &Sent, display: &Display
     let number =
         |column: usize| grouped(version.first(column).and_then(|text| text.parse().ok()).unwrap_or_default());
     let line = format!(
-        "version {} published: {} events, {} groups, {} ms; what it holds has left the speed layer",
+        "version {} published: {} events, {} groups, {} ms",
         number(0),
         number(1),
         number(2),
@@ -213,10 +214,10 @@ async fn check(
     );
     _ = writeln!(
         said,
-        "{} answers checked on the way: none above what was sent, none going back, each the sum of its layers; first after {:.1} s, at most {:.1} s behind{}",
+        "{} answers checked on the way: none above what was sent, none going back, each the sum of its layers;\nthe first after {:.1} s, {}{}",
         grouped(seen.answers),
         seen.first.unwrap_or_default().as_secs_f64(),
-        seen.most_behind.as_secs_f64(),
+        lateness(seen.most_behind),
         if seen.again > 0 { format!(", {} asked again", seen.again) } else { String::new() }
     );
     display.say(said.trim_end())?;
@@ -240,6 +241,15 @@ async fn check(
         Ok(())
     } else {
         Err(Failure::new(FAILED, format!("not exact: {}", wrong.join("; "))).into())
+    }
+}
+
+fn lateness(most: Duration) -> String {
+    match most {
+        Duration::ZERO => {
+            "all with everything that had been acknowledged when they were asked for".to_owned()
+        }
+        most => format!("the latest {:.2} s behind what had been acknowledged", most.as_secs_f64()),
     }
 }
 
@@ -267,7 +277,7 @@ fn told(difference: &Difference) -> String {
 }
 
 /// How to go on by hand.
-fn hand_over(node: &Node, dir: &Path, kept: bool) -> std::io::Result<()> {
+fn hand_over(node: &Node, ad: &str, kept: Option<&Path>) -> std::io::Result<()> {
     use std::io::Write as _;
     let http = node.http_address();
     let mut out = std::io::stdout().lock();
@@ -280,10 +290,10 @@ fn hand_over(node: &Node, dir: &Path, kept: bool) -> std::io::Result<()> {
          SELECT * FROM stratus.versions;\n\
          Send an event, and see it counted:\n  \
          curl -s http://{http}/v1/sources/ad_events/events -H 'content-type: application/x-ndjson' \\\n    \
-         -d '{{\"ad_id\": \"...\", \"event_type\": \"view\", \"event_time\": \"2026-01-01T00:00:00Z\"}}'",
+         -d '{{\"ad_id\": \"{ad}\", \"event_type\": \"view\", \"event_time\": \"2026-01-01T00:00:00Z\"}}'",
         psql_line(node)
     )?;
-    if kept {
+    if let Some(dir) = kept {
         writeln!(out, "The data stays in {}.", dir.display())?;
     }
     out.flush()

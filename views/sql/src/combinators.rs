@@ -138,13 +138,14 @@ impl Call {
     pub fn neutral(&self) -> Result<Vec<ScalarValue>> {
         if self.groups_supported() {
             let mut accumulator = self.groups()?;
-            let values: Vec<ArrayRef> = self
-                .arguments
-                .iter()
-                .enumerate()
-                .map(|(i, argument)| datafusion::arrow::array::new_empty_array(argument.field(i).data_type()))
-                .collect();
-            accumulator.update_batch(&values, &[], None, 1)?;
+            // One row that does not count. No row at all would not do: accumulators take a batch without NULLs and
+            // without a filter as the word that every group has had a value, and a sum of nothing would be 0.
+            let mut values = Vec::with_capacity(self.arguments.len());
+            for argument in &self.arguments {
+                values.push(ScalarValue::try_from(&argument.data_type())?.to_array()?);
+            }
+            let rejected = BooleanArray::from(vec![false]);
+            accumulator.update_batch(&values, &[0], Some(&rejected), 1)?;
             let states = accumulator.state(EmitTo::All)?;
             states.iter().map(|state| ScalarValue::try_from_array(state, 0)).collect()
         } else {

@@ -153,9 +153,13 @@ impl Splitter<'_> {
         let (prefilter, predicate) = conditions::separate(conditions, &schema);
         let predicate = predicate.map(|expr| self.expand(expr, &schema)).transpose()?;
         let mut keys = Vec::new();
-        for expr in &aggregate.group_expr {
-            keys.push(self.key(expr.clone(), &schema)?);
+        for (place, expr) in aggregate.group_expr.iter().enumerate() {
+            // A key that is written twice is one column of the aggregation.
+            if !aggregate.group_expr.iter().take(place).any(|other| other == expr) {
+                keys.push(self.key(expr.clone(), &schema)?);
+            }
         }
+        let visible_keys = keys.len();
         if keys.is_empty() {
             // States are always grouped: an ungrouped merge refuses the sparse sketches that a grouped one writes.
             keys.push(Key {
@@ -177,7 +181,10 @@ impl Splitter<'_> {
         })?;
         let columns =
             aggregate.schema.iter().map(|(qualifier, field)| (qualifier.cloned(), Arc::clone(field)));
-        let columns = columns.collect();
+        let columns: Vec<_> = columns.collect();
+        if columns.len() != visible_keys + calls.len() {
+            return Err(SqlError::internal("the aggregation has other columns than its keys and aggregates"));
+        }
         Ok(Definition { relation, prefilter, rows: Arc::new(rows), calls, columns, above })
     }
 

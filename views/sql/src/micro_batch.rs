@@ -3,7 +3,8 @@
 //! Planning costs more than running, so the plan is made once. But a physical plan keeps what it has learnt: a hash
 //! join holds its build side, and a plan that is run again answers with the first batch's rows for ever, without a
 //! word. So the state of every operator is reset before each run, there is one partition, and the stream is on the
-//! probe side of every join, which is checked when the plan is made.
+//! probe side of every join, which is checked when the plan is made. One thing is kept on purpose: the hash tables
+//! of dimension tables, which are the same for every batch.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -80,7 +81,9 @@ impl MicroBatchPlan {
 /// Whether a plan's state is reset before each run. Never is for tests, to see what goes wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Resets {
+    /// All but the hash tables of dimension tables; every so many runs those too.
     Always,
+    /// As DataFusion made it, streams on build sides included.
     #[cfg(test)]
     Never,
 }
@@ -92,7 +95,12 @@ pub(crate) struct PlannedOnce {
     feed: Feed,
     context: Arc<TaskContext>,
     resets: Resets,
+    runs: usize,
 }
+
+/// After so many runs the hash tables of dimension tables are built anew: an operator that is not reset also keeps
+/// the metrics of each of its runs.
+const REBUILD_AFTER: usize = 256;
 
 impl PlannedOnce {
     pub(crate) async fn new(
@@ -103,12 +111,17 @@ impl PlannedOnce {
     ) -> Result<Self> {
         let plan = state.create_physical_plan(plan).await?;
         let plan = if resets == Resets::Always { probe_with_stream(plan)? } else { plan };
-        Ok(Self { plan, feed, context: state.task_ctx(), resets })
+        Ok(Self { plan, feed, context: state.task_ctx(), resets, runs: 0 })
     }
 
     pub(crate) async fn run(&mut self, batches: Vec<RecordBatch>) -> Result<Vec<RecordBatch>> {
         if self.resets == Resets::Always {
-            self.plan = reset_plan_states(Arc::clone(&self.plan))?;
+            self.plan = if self.runs.is_multiple_of(REBUILD_AFTER) {
+                reset_plan_states(Arc::clone(&self.plan))?
+            } else {
+                reset_but_dimensions(Arc::clone(&self.plan))?
+            };
+            self.runs += 1;
         }
         self.feed.fill(batches);
         let result = collect(Arc::clone(&self.plan), Arc::clone(&self.context)).await;
@@ -143,6 +156,16 @@ async fn hold(state: &SessionState, provider: &Arc<dyn TableProvider>) -> Result
     Ok(Arc::new(table))
 }
 
+/// `reset_plan_states`, except for joins whose build side reads dimension tables alone. They produce rows of their
+/// probe side only (`check` sees to that), so nothing that they keep depends on a batch.
+fn reset_but_dimensions(plan: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>> {
+    let reset = plan.transform_up(|plan| match as_join(&plan) {
+        Some(join) if !has_feed(join.left()) => Ok(Transformed::no(plan)),
+        _ => plan.reset_state().map(Transformed::yes),
+    })?;
+    Ok(reset.data)
+}
+
 /// The plan with the stream on the probe side of every join.
 fn probe_with_stream(plan: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>> {
     let swapped = plan.transform_up(|plan| {
@@ -162,7 +185,11 @@ fn check(plan: &Arc<dyn ExecutionPlan>) -> Result<()> {
             let message = format!("{} cannot stand in a plan that is run many times", plan.name());
             return Err(DataFusionError::Internal(message));
         };
-        let streams = has_feed(join.right()) && matches!(join.join_type(), JoinType::Inner | JoinType::Right);
+        let of_probe_rows = matches!(
+            join.join_type(),
+            JoinType::Inner | JoinType::Right | JoinType::RightSemi | JoinType::RightAnti
+        );
+        let streams = has_feed(join.right()) && of_probe_rows;
         if has_feed(join.left()) || (has_feed(plan) && !streams) {
             let message = "a join has the stream on its build side".to_owned();
             return Err(DataFusionError::Internal(message));
@@ -177,4 +204,77 @@ fn as_join(plan: &Arc<dyn ExecutionPlan>) -> Option<&HashJoinExec> {
 
 fn has_feed(plan: &Arc<dyn ExecutionPlan>) -> bool {
     (plan.as_ref() as &dyn std::any::Any).is::<FeedExec>() || plan.children().into_iter().any(has_feed)
+}
+
+#[cfg(test)]
+mod tests {
+    use datafusion::arrow::util::pretty::pretty_format_batches;
+    use datafusion::datasource::MemTable;
+    use stratus_seam::schema::{Column, ColumnType};
+
+    use super::*;
+    use crate::relations::Relations;
+
+    const SQL: &str = "SELECT label, count(*) AS c FROM events JOIN dims USING (k) GROUP BY label";
+
+    async fn batches() -> (View, HashMap<String, Arc<dyn TableProvider>>, [RecordBatch; 2]) {
+        let column = |name: &str| Column::new(name, ColumnType::Text);
+        let relations = Relations::new().with_source("events", vec![column("k")]).with_dimension(
+            "dims",
+            vec![column("k"), column("label")],
+            "1",
+        );
+        let view = View::compile("v", SQL, &relations).await.unwrap();
+        let context = session::session_context();
+        let query = async |sql: &str| context.sql(sql).await.unwrap().collect().await.unwrap();
+        let dims = query("select column1 as k, column2 as label from (values ('a', 'A'), ('b', 'B'))").await;
+        let table = MemTable::try_new(dims[0].schema(), vec![dims]).unwrap();
+        let dims: HashMap<String, Arc<dyn TableProvider>> =
+            HashMap::from([("dims".to_owned(), Arc::new(table) as Arc<dyn TableProvider>)]);
+        let first = query("select 'a' as k from generate_series(1, 3)").await.remove(0);
+        let second = query("select 'b' as k from generate_series(1, 5)").await.remove(0);
+        (view, dims, [first, second])
+    }
+
+    async fn answers(resets: Resets) -> Vec<String> {
+        let (view, dims, batches) = batches().await;
+        let mut plan = MicroBatchPlan::plan(&view, &dims, resets).await.unwrap();
+        let mut answers = Vec::new();
+        for batch in batches {
+            let states = plan.plan.run(vec![batch]).await.unwrap();
+            answers.push(pretty_format_batches(&states).unwrap().to_string());
+        }
+        answers
+    }
+
+    #[tokio::test]
+    async fn a_plan_that_is_not_reset_answers_with_the_first_batch_for_ever() {
+        let right = answers(Resets::Always).await;
+        assert!(right[0].contains("| A  | 3") && right[1].contains("| B  | 5"), "{right:?}");
+        let wrong = answers(Resets::Never).await;
+        assert_eq!(wrong[0], right[0]);
+        assert_eq!(wrong[1], wrong[0]);
+    }
+
+    #[tokio::test]
+    async fn the_hash_tables_of_dimensions_are_kept_and_now_and_then_built_anew() {
+        let (view, dims, batches) = batches().await;
+        let mut plan = MicroBatchPlan::new(&view, &dims).await.unwrap();
+        let mut answers = std::collections::BTreeSet::new();
+        for _ in 0..2 * REBUILD_AFTER + 2 {
+            for batch in &batches {
+                let (states, _) = plan.run(vec![batch.clone()]).await.unwrap();
+                answers.insert(pretty_format_batches(&states).unwrap().to_string());
+            }
+        }
+        assert_eq!(answers.len(), 2);
+        let metrics =
+            plan.plan.plan.children().into_iter().fold(0, |most, child| most.max(metrics_of(child)));
+        assert!(metrics < 100 * REBUILD_AFTER, "{metrics}");
+    }
+
+    fn metrics_of(plan: &Arc<dyn ExecutionPlan>) -> usize {
+        let own = plan.metrics().map_or(0, |metrics| metrics.iter().count());
+        plan.children().into_iter().fold(own, |most, child| most.max(metrics_of(child)))
+    }
 }

@@ -102,7 +102,7 @@ async fn every_other_reader_sees_the_same_rows() {
     context.register_table("events", delta.table_provider().await.unwrap()).unwrap();
     let rows = context.sql("SELECT * FROM events ORDER BY id").await.unwrap().collect().await.unwrap();
     let shown = |batches: &[RecordBatch]| pretty_format_batches(batches).unwrap().to_string();
-    assert_eq!(shown(&rows), shown(&[written.clone()]));
+    assert_eq!(shown(&rows), shown(std::slice::from_ref(&written)));
 
     let files = std::fs::read_dir(folder).unwrap().map(|file| file.unwrap().path());
     let files: Vec<_> = files.filter(|path| path.extension().is_some_and(|e| e == "parquet")).collect();

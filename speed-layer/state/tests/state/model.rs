@@ -155,7 +155,7 @@ impl Model {
         }
         for (txid, held) in shard.history.range(shard.txid.saturating_sub(UNDO_DEPTH)..) {
             let tail = client.read(|| on.tail(no, *txid, scopes)).await;
-            settle(shard.generation, shard.token, *txid, tail.as_ref(), scopes).unwrap();
+            settle(shard.generation, shard.token, *txid, *txid, tail.as_ref(), scopes).unwrap();
             let tail = tail.unwrap();
             assert_eq!(tail.meta, meta);
             let mut want: BTreeMap<Scope, HashMap<String, String>> = BTreeMap::new();

@@ -144,3 +144,10 @@ fn options_are_words_numbers_and_strings() {
     assert_eq!(view.options["fast"], "true");
     assert_eq!(refused("create table t (a int) with (x = 1, x = 2)").sqlstate, "42601");
 }
+
+proptest::proptest! {
+    #[test]
+    fn no_text_makes_the_parser_panic(text in "(create |table |materialized view |a |with |as |\\(|\\)|,|=|'|\\$\\$|;|<|>>|int|numeric|\\[|é| ){0,20}") {
+        let _ = parse(&text);
+    }
+}

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use datafusion::arrow::array::{Array, ArrayRef, RecordBatch};
+use datafusion::arrow::array::{ArrayRef, RecordBatch};
 use datafusion::arrow::compute::cast;
 use datafusion::arrow::datatypes::SchemaRef;
 use datafusion::catalog::TableProvider;
@@ -15,7 +15,7 @@ use stratus_seam::schema::{Column, ColumnType, arrow_schema, event_schema};
 use stratus_sql::{Relations, View, session};
 
 /// The columns of the source `events`, one of every scalar type.
-pub fn columns() -> Vec<Column> {
+pub(crate) fn columns() -> Vec<Column> {
     let column = |name: &str, kind| Column::new(name, kind);
     vec![
         column("k", ColumnType::Text),
@@ -35,7 +35,7 @@ pub fn columns() -> Vec<Column> {
 }
 
 /// The columns of the dimension table `dims`.
-pub fn dimension_columns() -> Vec<Column> {
+pub(crate) fn dimension_columns() -> Vec<Column> {
     vec![
         Column::new("k", ColumnType::Text),
         Column::new("label", ColumnType::Text),
@@ -43,11 +43,11 @@ pub fn dimension_columns() -> Vec<Column> {
     ]
 }
 
-pub fn relations() -> Relations {
+pub(crate) fn relations() -> Relations {
     Relations::new().with_source("events", columns()).with_dimension("dims", dimension_columns(), "sha256:1")
 }
 
-pub async fn compile(sql: &str) -> View {
+pub(crate) async fn compile(sql: &str) -> View {
     match View::compile("v", sql, &relations()).await {
         Ok(view) => view,
         Err(error) => panic!("{sql}: {error:?}"),
@@ -55,7 +55,7 @@ pub async fn compile(sql: &str) -> View {
 }
 
 /// Events from a SELECT that names some of the columns; the others are NULL. `_offset` counts from `first`.
-pub async fn events(select: &str, first: i64) -> RecordBatch {
+pub(crate) async fn events(select: &str, first: i64) -> RecordBatch {
     let context = session::session_context();
     let batches = context.sql(select).await.unwrap().collect().await.unwrap();
     let schema = event_schema(&columns());
@@ -78,7 +78,7 @@ pub async fn events(select: &str, first: i64) -> RecordBatch {
 }
 
 /// Many events with every kind of awkward value, from the numbers `from` to `to`.
-pub async fn awkward(from: i64, to: i64) -> RecordBatch {
+pub(crate) async fn awkward(from: i64, to: i64) -> RecordBatch {
     let select = format!(
         "select case v % 6 when 0 then null when 1 then '' else 'k' || (v % 6) end as k,
                 case when v % 11 = 0 then null else v % 3 = 0 end as b,
@@ -116,11 +116,11 @@ pub async fn awkward(from: i64, to: i64) -> RecordBatch {
     events(&select, from).await
 }
 
-pub fn table(batches: Vec<RecordBatch>) -> Arc<dyn TableProvider> {
+pub(crate) fn table(batches: Vec<RecordBatch>) -> Arc<dyn TableProvider> {
     Arc::new(MemTable::try_new(event_schema(&columns()), vec![batches]).unwrap())
 }
 
-pub async fn dimensions() -> HashMap<String, Arc<dyn TableProvider>> {
+pub(crate) async fn dimensions() -> HashMap<String, Arc<dyn TableProvider>> {
     let context = session::session_context();
     let select = "select column1 as k, column2 as label, cast(column3 as int) as w
                   from (values ('k2', 'two', 2), ('k3', 'three', 3), ('k4', null, 4), (null, 'none', 0))";
@@ -133,28 +133,28 @@ pub async fn dimensions() -> HashMap<String, Arc<dyn TableProvider>> {
 }
 
 /// The batch layer's way: states of these events, and how many rows failed.
-pub async fn states(view: &View, batches: Vec<RecordBatch>) -> (Vec<RecordBatch>, u64) {
+pub(crate) async fn states(view: &View, batches: Vec<RecordBatch>) -> (Vec<RecordBatch>, u64) {
     let context = session::session_context();
     let plan = view.states_plan(table(batches), &dimensions().await).unwrap();
     let states = run(&context, plan.plan).await;
     (states, plan.failed.count())
 }
 
-pub async fn run(context: &SessionContext, plan: LogicalPlan) -> Vec<RecordBatch> {
+pub(crate) async fn run(context: &SessionContext, plan: LogicalPlan) -> Vec<RecordBatch> {
     context.execute_logical_plan(plan).await.unwrap().collect().await.unwrap()
 }
 
-pub fn scan(schema: SchemaRef, name: &str, batches: Vec<RecordBatch>) -> LogicalPlan {
+pub(crate) fn scan(schema: SchemaRef, name: &str, batches: Vec<RecordBatch>) -> LogicalPlan {
     let table = MemTable::try_new(schema, vec![batches]).unwrap();
     LogicalPlanBuilder::scan(name, provider_as_source(Arc::new(table)), None).unwrap().build().unwrap()
 }
 
-pub fn union(left: LogicalPlan, right: LogicalPlan) -> LogicalPlan {
+pub(crate) fn union(left: LogicalPlan, right: LogicalPlan) -> LogicalPlan {
     LogicalPlanBuilder::from(left).union(right).unwrap().build().unwrap()
 }
 
 /// The serving layer's way: the answer over states.
-pub async fn merged(view: &View, parts: Vec<Vec<RecordBatch>>) -> Vec<RecordBatch> {
+pub(crate) async fn merged(view: &View, parts: Vec<Vec<RecordBatch>>) -> Vec<RecordBatch> {
     let schema = view.descriptor().state_schema();
     let scans =
         parts.into_iter().enumerate().map(|(i, part)| scan(schema.clone(), &format!("part{i}"), part));
@@ -163,19 +163,22 @@ pub async fn merged(view: &View, parts: Vec<Vec<RecordBatch>>) -> Vec<RecordBatc
 }
 
 /// A full recompute.
-pub async fn recomputed(view: &View, batches: Vec<RecordBatch>) -> Vec<RecordBatch> {
+pub(crate) async fn recomputed(view: &View, batches: Vec<RecordBatch>) -> Vec<RecordBatch> {
     let (states, _) = states(view, batches).await;
     merged(view, vec![states]).await
 }
 
 /// DataFusion's own answer to the view's query over these events, in the view's types.
-pub async fn plain(view: &View, sql: &str, batches: Vec<RecordBatch>) -> Vec<RecordBatch> {
+pub(crate) async fn plain(view: &View, sql: &str, batches: Vec<RecordBatch>) -> Vec<RecordBatch> {
     let context = session::session_context();
     context.register_table("events", table(batches)).unwrap();
     for (name, provider) in dimensions().await {
         context.register_table(name, provider).unwrap();
     }
-    let answer = context.sql(sql).await.unwrap().collect().await.unwrap();
+    let answer = match context.sql(sql).await.unwrap().collect().await {
+        Ok(answer) => answer,
+        Err(error) => panic!("{sql}: {error}"),
+    };
     let schema = view.output_schema();
     answer
         .into_iter()
@@ -198,7 +201,7 @@ fn nullable(schema: &SchemaRef) -> SchemaRef {
 }
 
 /// All rows, sorted: two answers are equal when these are.
-pub fn rows(batches: &[RecordBatch]) -> Vec<Vec<ScalarValue>> {
+pub(crate) fn rows(batches: &[RecordBatch]) -> Vec<Vec<ScalarValue>> {
     let mut rows = Vec::new();
     for batch in batches {
         for row in 0..batch.num_rows() {
@@ -212,7 +215,7 @@ pub fn rows(batches: &[RecordBatch]) -> Vec<Vec<ScalarValue>> {
 }
 
 /// All rows as text, for expectations written by hand.
-pub fn text(batches: &[RecordBatch]) -> Vec<String> {
+pub(crate) fn text(batches: &[RecordBatch]) -> Vec<String> {
     let mut lines: Vec<String> = rows(batches)
         .iter()
         .map(|row| {
@@ -228,7 +231,7 @@ pub fn text(batches: &[RecordBatch]) -> Vec<String> {
 }
 
 /// The rows of a batch cut into parts at these places.
-pub fn cut(batch: &RecordBatch, places: &[usize]) -> Vec<RecordBatch> {
+pub(crate) fn cut(batch: &RecordBatch, places: &[usize]) -> Vec<RecordBatch> {
     let mut places: Vec<usize> = places.iter().map(|place| place % (batch.num_rows() + 1)).collect();
     places.extend([0, batch.num_rows()]);
     places.sort_unstable();

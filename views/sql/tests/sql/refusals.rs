@@ -50,7 +50,7 @@ async fn every_refusal_points_at_its_word() {
         ("SELECT k, count(*) AS k FROM events GROUP BY 1", "42701", "k FROM"),
         ("SELECT k, count(*) FROM events GROUP BY 1 ORDER BY 1", "0A000", "1"),
         ("SELECT k, count(*) FROM events GROUP BY 1 LIMIT 5", "0A000", "5"),
-        ("SELECT * FROM events", "0A000", "SELECT"),
+        ("SELECT * FROM events", "0A000", "* FROM"),
         ("SELECT DISTINCT k FROM events", "0A000", "SELECT"),
         ("SELECT k, count(*) FROM events WHERE i IN (SELECT w FROM dims) GROUP BY 1", "0A000", "SELECT w"),
         ("SELECT k, count(*) FROM (SELECT k FROM events) e GROUP BY 1", "0A000", "SELECT k FROM events)"),
