@@ -110,7 +110,7 @@ impl Ingester {
             )));
         }
         let mut tables = SourceTables::open(&self.lake, &self.source).await?;
-        let mut codec = JsonCodec::new(&self.source.columns, self.codec.clone())?;
+        let mut codec = JsonCodec::new(&self.source.columns, self.codec)?;
         while !*stop.borrow() {
             let began = Instant::now();
             if self.catalog.refresh().await?.source(self.source.id).is_none() {

@@ -22,8 +22,9 @@ use uuid::Uuid;
 
 use crate::error::ReadError;
 
-/// How long a reader's lease lasts: far longer than a read, so that only a dead reader's runs out.
-const LEASE: Duration = Duration::from_secs(60);
+/// How long a reader's lease lasts. Longer than nearly every read; a read that outlasts it is told by the floor and
+/// starts over. A dead reader's lease holds epochs back for no longer than this.
+const LEASE: Duration = Duration::from_secs(15);
 /// Rows asked for at a time.
 const PAGE: usize = 10_000;
 /// Shards read at a time.
@@ -47,7 +48,7 @@ pub(crate) struct ViewReading {
     id: ViewId,
     ledger: Arc<Ledger>,
     state: SourceState,
-    pin: PinGuard,
+    _pin: PinGuard,
     rows: OnceCell<Vec<RecordBatch>>,
 }
 
@@ -86,7 +87,7 @@ pub(crate) async fn open(
             id: candidate.id,
             ledger: Arc::clone(&ledger),
             state: state.clone(),
-            pin,
+            _pin: pin,
             rows: OnceCell::new(),
         }));
     }

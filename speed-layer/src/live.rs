@@ -1,6 +1,7 @@
 //! The views of a source as the speed layer computes them: planned once, run for every batch.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::sync::Arc;
 
 use arrow::datatypes::FieldRef;
@@ -48,15 +49,15 @@ impl LiveViews {
         let mut views = before.map(|before| before.views).unwrap_or_default();
         views.retain(|id, _| catalog.view(*id).is_some());
         for definition in catalog.views_of(source.id) {
-            if !views.contains_key(&definition.id) {
-                views.insert(definition.id, live(definition, catalog, dimensions.as_ref()).await?);
+            if let Entry::Vacant(free) = views.entry(definition.id) {
+                free.insert(live(definition, catalog, dimensions.as_ref()).await?);
             }
         }
         let mut needed = vec![PARTITION_COLUMN.to_owned(), OFFSET_COLUMN.to_owned()];
         needed.extend(views.values().flat_map(|view| view.columns.iter().cloned()));
         needed.sort_unstable();
         needed.dedup();
-        let codec = JsonCodec::new(&source.columns, options.clone())?.with_projection(&needed)?;
+        let codec = JsonCodec::new(&source.columns, *options)?.with_projection(&needed)?;
         Ok(Self { views, codec, head: catalog.head })
     }
 

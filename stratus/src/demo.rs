@@ -36,6 +36,9 @@ pub(crate) struct DemoArguments {
     /// Of a hundred lines, how many are broken and have to become dead letters.
     #[arg(long, default_value_t = 0.0, value_parser = percent)]
     pub(crate) bad_percent: f64,
+    /// Count one event that is not sent, to see the check fail.
+    #[arg(long, hide = true)]
+    pub(crate) lose_one: bool,
 }
 
 fn rate(text: &str) -> Result<Rate, String> {

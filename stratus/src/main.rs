@@ -27,7 +27,9 @@ fn main() -> ExitCode {
     }
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
-        Err(error) => return exit::report(&anyhow::Error::from(error).context("the runtime cannot be started")),
+        Err(error) => {
+            return exit::report(&anyhow::Error::from(error).context("the runtime cannot be started"));
+        }
     };
     // A task of its own, so that a panic ends here with the exit code of one.
     let outcome = runtime.block_on(async { tokio::spawn(commands::run(arguments.command)).await });

@@ -90,6 +90,7 @@ impl SourceTables {
         let letters = vec![to_batch(&dead_letters, &self.log)?];
         self.dead_letters.arrange(letters, from, to)?;
         self.bury(from, to, &dead_letters).await?;
+        stratus_seam::crash::point("ingest:after-dead-letters");
         if from == to {
             return Ok(());
         }

@@ -8,13 +8,13 @@
 use std::io::Write;
 
 /// How many campaigns there are.
-pub(crate) const CAMPAIGNS: usize = 100;
+const CAMPAIGNS: usize = 100;
 /// How many ads a campaign has.
 const ADS_PER_CAMPAIGN: usize = 10;
 /// How many users and how many pages there are.
 const VISITORS: usize = 100;
 /// The windows in which the benchmark counts, in milliseconds.
-pub(crate) const WINDOW_MS: i64 = 10_000;
+const WINDOW_MS: i64 = 10_000;
 /// 2026-01-01T00:00:00.100Z: the tenth of a second keeps the skew of the first events within the first window.
 const START_MS: i64 = 1_767_225_600_100;
 /// Between two events. A million of them fill 120 windows: 12,000 groups.

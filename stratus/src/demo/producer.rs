@@ -88,18 +88,26 @@ struct Batch {
     views: u64,
 }
 
-/// Sends `lines` lines of `events` to `source`; answers with the oracle's count and the server's.
+/// What is to be sent, and how.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Order {
+    pub(crate) lines: u64,
+    pub(crate) rate: Rate,
+    /// Whether one view is counted and not sent: then the check has to fail.
+    pub(crate) lose_one: bool,
+}
+
+/// Sends the first of `events` to a source of the server; answers with the oracle's count and the server's.
 pub(crate) async fn produce(
     events: AdEvents,
-    lines: u64,
-    rate: Rate,
+    order: Order,
     server: (SocketAddr, &str),
     sent: Arc<Sent>,
 ) -> anyhow::Result<(Oracle, Taken)> {
     let (sender, mut batches) = mpsc::channel(4);
-    let generating = tokio::task::spawn_blocking(move || generate(events, lines, &sender));
+    let generating = tokio::task::spawn_blocking(move || generate(events, order, &sender));
     let mut door = Door::open(server.0, server.1).await?;
-    let mut pace = Pace::new(rate);
+    let mut pace = Pace::new(order.rate);
     let mut taken = Taken::default();
     while let Some(batch) = batches.recv().await {
         pace.wait(batch.lines, &sent).await;
@@ -116,19 +124,27 @@ pub(crate) async fn produce(
     Ok((generating.await.context("the generator")?, taken))
 }
 
-fn generate(mut events: AdEvents, lines: u64, sender: &mpsc::Sender<Batch>) -> Oracle {
+fn generate(mut events: AdEvents, order: Order, sender: &mpsc::Sender<Batch>) -> Oracle {
     let mut oracle = Oracle::default();
-    let mut left = lines;
+    let (mut left, mut lose) = (order.lines, order.lose_one);
     while left > 0 {
-        let lines = left.min(BATCH);
-        let mut body = Vec::with_capacity(lines as usize * 256);
-        let mut views = 0;
-        for _ in 0..lines {
+        let made = left.min(BATCH);
+        left -= made;
+        let mut body = Vec::with_capacity(made as usize * 256);
+        let (mut lines, mut views) = (0, 0);
+        for _ in 0..made {
+            let begin = body.len();
             let made = events.write(&mut body);
-            views += u64::from(matches!(made, Made::View { .. }));
             oracle.count(made);
+            let is_view = matches!(made, Made::View { .. });
+            if lose && is_view {
+                body.truncate(begin);
+                lose = false;
+            } else {
+                lines += 1;
+                views += u64::from(is_view);
+            }
         }
-        left -= lines;
         // A receiver that is gone has given up, and nobody reads this count.
         if sender.blocking_send(Batch { body: body.into(), lines, views }).is_err() {
             break;
@@ -231,6 +247,24 @@ impl Door {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_lost_event_is_counted_and_not_sent() {
+        for lose_one in [false, true] {
+            let (sender, mut batches) = mpsc::channel(4);
+            let order = Order { lines: BATCH + 500, rate: Rate::Unbounded, lose_one };
+            let oracle = generate(AdEvents::new(1, 0), order, &sender);
+            drop(sender);
+            let (mut lines, mut views) = (0, 0);
+            while let Ok(batch) = batches.try_recv() {
+                assert_eq!(batch.body.iter().filter(|byte| **byte == b'\n').count() as u64, batch.lines);
+                (lines, views) = (lines + batch.lines, views + batch.views);
+            }
+            let lost = u64::from(lose_one);
+            assert_eq!((lines, views), (order.lines - lost, oracle.views - lost));
+            assert_eq!(oracle.events, order.lines);
+        }
+    }
 
     #[test]
     fn the_rate_moves_within_bounds_and_gives_way() {

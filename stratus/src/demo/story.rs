@@ -11,9 +11,9 @@ use tokio::sync::watch;
 
 use super::DemoArguments;
 use super::display::{Display, grouped};
-use super::generator::{AdEvents, WINDOW_MS};
+use super::generator::AdEvents;
 use super::oracle::{Answered, Difference, Oracle};
-use super::producer::{Rate, Sent, Taken, produce};
+use super::producer::{Order, Rate, Sent, Taken, produce};
 use super::watcher::{Seen, watch};
 use crate::client::{Session, quoted_text};
 use crate::commands::{psql_line, record_metrics};
@@ -91,11 +91,15 @@ async fn scenes(arguments: &DemoArguments, dir: &Path, node: &Node) -> anyhow::R
 
     let sent = Arc::new(Sent::default());
     let (tell, seen) = watch::channel(Seen::default());
-    let rate = arguments.rate.unwrap_or(Rate::Moving);
+    let order = Order {
+        lines: arguments.events,
+        rate: arguments.rate.unwrap_or(Rate::Moving),
+        lose_one: arguments.lose_one,
+    };
     let http = (node.http_address(), "ad_events");
     let watching = watch(node.pg_address(), &sent, &display, &tell);
     let sending = async {
-        let producing = produce(events, arguments.events, rate, http, Arc::clone(&sent));
+        let producing = produce(events, order, http, Arc::clone(&sent));
         let recomputing = recompute(node.pg_address(), arguments.events / 2, &sent, &display);
         let ((oracle, taken), ()) = tokio::try_join!(producing, recomputing)?;
         settle(&session, &oracle, seen.clone()).await?;
@@ -268,9 +272,9 @@ async fn groups(session: &Session) -> anyhow::Result<Vec<Answered>> {
 fn told(difference: &Difference) -> String {
     let number = |count: Option<u64>| count.map_or_else(|| "no such group".to_owned(), grouped);
     format!(
-        "campaign {}, window {}: generated {}, answered {}",
+        "campaign {}, window from {} ms: generated {}, answered {}",
         difference.campaign_id,
-        difference.window_ms / WINDOW_MS,
+        difference.window_ms,
         number(difference.generated),
         number(difference.answered)
     )

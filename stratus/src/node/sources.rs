@@ -55,7 +55,7 @@ impl OpenLogs {
             .map_err(|error| SqlError::new("58030", error.to_string()))?
             .map_err(|error| SqlError::new("58030", error.to_string()))?;
         let codec = codec_options(&source.options)?;
-        let check = JsonCodec::new(&source.columns, codec.clone())
+        let check = JsonCodec::new(&source.columns, codec)
             .map_err(|error| SqlError::new("0A000", error.to_string()))?;
         let log = OpenLog {
             log,

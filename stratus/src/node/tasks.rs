@@ -221,7 +221,7 @@ async fn begin(
         log: Arc::new(open.log.clone()),
         lake: wiring.lake.clone(),
         catalog: Arc::clone(&wiring.catalog),
-        codec: open.codec.clone(),
+        codec: open.codec,
         limits: stratus_ingest::Limits::default(),
     };
     let layer = SpeedLayer {

@@ -32,8 +32,9 @@ async fn crash_at(point: &str) {
             crashed = true;
         }
         Ok(mut process) => {
-            for _ in 0..200 {
-                run.clicks.append(50).unwrap();
+            // Epochs go only once the leases of the readers that died with the first process have run out.
+            for _ in 0..500 {
+                run.clicks.append(10).unwrap();
                 if point.starts_with("append:") {
                     // HTTP appends to partitions of its own; what it is not told of may or may not be there.
                     _ = http::append(&process.http, "clicks", b"not an event\n").await;

@@ -1,6 +1,6 @@
 //! End to end, on the real binary.
 
-#![allow(clippy::unwrap_used, missing_docs)]
+#![allow(clippy::unwrap_used, missing_docs, unreachable_pub)]
 
 mod clients;
 mod crash_points;

@@ -121,7 +121,7 @@ async fn what_is_refused_says_why_and_where() {
         ("DROP MATERIALIZED VIEW nowhere", "42P01", None),
         ("INSERT INTO clicks (page) VALUES ('/')", "0A000", None),
         ("COPY clicks TO '/tmp/stolen.csv'", "0A000", None),
-        ("CREATE EXTERNAL TABLE t STORED AS CSV LOCATION '/etc/passwd'", "0A000", None),
+        ("CREATE EXTERNAL TABLE t STORED AS CSV LOCATION '/etc/passwd'", "42501", None),
     ] {
         let error = client.batch_execute(statement).await.unwrap_err();
         let refused = error.as_db_error().unwrap_or_else(|| panic!("{statement}: {error:?}"));

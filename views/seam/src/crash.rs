@@ -4,8 +4,8 @@
 
 /// Every crash point of the product, for the test that visits them all.
 pub const POINTS: &[&str] = &[
-    "append:before-write",
-    "append:after-write",
+    "append:half-written",
+    "append:before-answer",
     "ingest:before-dead-letters",
     "ingest:after-dead-letters",
     "ingest:after-events",

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{Builder, JoinHandle};
 
 use bytes::Bytes;
+use stratus_seam::crash;
 use stratus_seam::offsets::{Offset, Partition};
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 
@@ -94,6 +95,7 @@ fn write<S: Storage>(
         let mut end = tail.durable();
         let texts: Vec<Bytes> = group.iter().map(|request| request.text.clone()).collect();
         let outcome = tail.append(&texts);
+        crash::point("append:before-answer");
         match &outcome {
             Ok(()) => log.appends().set_durable(partition, tail.durable()),
             Err(_) => poisoned.store(tail.is_poisoned(), Ordering::Relaxed),

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use stratus_seam::crash;
 use stratus_seam::offsets::Offset;
 
 use super::AppendError;
@@ -28,7 +29,11 @@ impl Storage for File {
     }
 
     fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.write_all(bytes)
+        // In debug builds in two steps, so that there is a moment to crash in with half a line written.
+        let (half, rest) = bytes.split_at(if cfg!(debug_assertions) { bytes.len() / 2 } else { 0 });
+        self.write_all(half)?;
+        crash::point("append:half-written");
+        self.write_all(rest)
     }
 
     fn sync(&mut self) -> io::Result<()> {

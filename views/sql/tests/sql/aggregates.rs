@@ -327,3 +327,47 @@ proptest! {
         });
     }
 }
+
+/// The trap of two encodings: the same 500 users, hashed as `Utf8View` and as `Utf8`, must stay 500.
+#[test]
+fn a_provider_of_view_types_counts_no_user_twice() {
+    use datafusion::arrow::datatypes::{DataType, Field, Schema};
+    use datafusion::datasource::MemTable;
+    use std::sync::Arc;
+
+    runtime().block_on(async {
+        let sql = "SELECT k, approx_distinct(t) AS a, approx_distinct(y) AS b, max(t) AS m FROM events GROUP BY k";
+        let view = compile(sql).await;
+        let events = events(
+            "select 'k' as k, 'user-' || (value % 500) as t, arrow_cast('user-' || (value % 500), 'Binary') as y
+             from generate_series(1, 2000)",
+            0,
+        )
+        .await;
+        let fields: Vec<Field> = events
+            .schema()
+            .fields()
+            .iter()
+            .map(|field| {
+                let data_type = match field.data_type() {
+                    DataType::Utf8 => DataType::Utf8View,
+                    DataType::Binary => DataType::BinaryView,
+                    other => other.clone(),
+                };
+                field.as_ref().clone().with_data_type(data_type)
+            })
+            .collect();
+        let views = stratus_sql::canonical::conform(&events, &Arc::new(Schema::new(fields))).unwrap();
+        assert_eq!(views.schema().field(0).data_type(), &DataType::Utf8View);
+        let provider = MemTable::try_new(views.schema(), vec![vec![views.clone()]]).unwrap();
+        let plan = view.states_plan(Arc::new(provider), &dimensions().await).unwrap().plan;
+        let batch = run(&session::session_context(), plan).await;
+        let mut plan = stratus_sql::MicroBatchPlan::new(&view, &dimensions().await).await.unwrap();
+        let (speed, _) = plan.run(vec![events.clone()]).await.unwrap();
+        let (speed_of_views, _) = plan.run(vec![views]).await.unwrap();
+        assert_eq!(rows(&batch), rows(&speed));
+        assert_eq!(rows(&speed_of_views), rows(&speed));
+        let both = merged(&view, vec![batch, speed]).await;
+        assert_eq!(rows(&both), rows(&recomputed(&view, vec![events]).await));
+    });
+}
