@@ -200,10 +200,11 @@ struct PinGuard {
 
 impl PinGuard {
     async fn set(state: &SourceState, view: ViewId, choice: &Choice) -> Result<Self, ReadError> {
-        let epoch = choice.chain.first().map(|epoch| epoch.number).ok_or(ReadError::NotYet {
-            view: view.to_string(),
-            why: NotYet::NoChain,
-        })?;
+        let epoch = choice
+            .chain
+            .first()
+            .map(|epoch| epoch.number)
+            .ok_or(ReadError::NotYet { view: view.to_string(), why: NotYet::NoChain })?;
         let id = Uuid::new_v4();
         let until_ms = now_ms() + u64::try_from(LEASE.as_millis()).unwrap_or(u64::MAX);
         state.ledger.pin(Pin { id, view, epoch, until_ms }).await?;

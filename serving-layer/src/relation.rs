@@ -54,8 +54,7 @@ pub(crate) struct Visible(pub(crate) Arc<Catalog>);
 #[async_trait]
 impl Relations for Visible {
     async fn relations(&self) -> Result<Vec<Shown>, DataFusionError> {
-        let catalog =
-            self.0.refresh().await.map_err(|error| DataFusionError::External(Box::new(error)))?;
+        let catalog = self.0.refresh().await.map_err(|error| DataFusionError::External(Box::new(error)))?;
         let shown = |schema: &str, name: String, columns: SchemaRef, kind| Shown {
             schema: schema.to_owned(),
             name,

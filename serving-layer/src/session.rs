@@ -263,7 +263,10 @@ impl Session {
             for (source, reading) in &readings {
                 let older = !reading.choice.vector.covers(&self.engine.0.shown(*source));
                 if older {
-                    let message = format!("the answer stands for {}, which is older than one shown before", reading.choice.vector);
+                    let message = format!(
+                        "the answer stands for {}, which is older than one shown before",
+                        reading.choice.vector
+                    );
                     notices.push(Notice::warning("01000", message));
                 }
                 self.engine.0.show(*source, &reading.choice.vector);
@@ -345,14 +348,17 @@ fn view_plan(
 
 /// Refuses what is no query: nothing here may change data or touch the server's files.
 fn readable(plan: &LogicalPlan) -> Result<(), SqlError> {
-    let refused = |what: &str, hint: &str| Err(SqlError::new("0A000", format!("{what} is not supported")).hint(hint));
+    let refused =
+        |what: &str, hint: &str| Err(SqlError::new("0A000", format!("{what} is not supported")).hint(hint));
     match plan {
         LogicalPlan::Dml(_) => refused(
             "changing rows",
             "events are appended to a source's log, over HTTP or by any program; views follow by themselves",
         ),
         LogicalPlan::Copy(_) => refused("COPY", "nothing here reads or writes the server's files"),
-        LogicalPlan::Ddl(_) => refused("this statement", "the statements that create and drop are in docs/sql.md"),
+        LogicalPlan::Ddl(_) => {
+            refused("this statement", "the statements that create and drop are in docs/sql.md")
+        }
         LogicalPlan::Statement(_) => refused("this statement", "sessions have no state in the engine"),
         LogicalPlan::Explain(explain) => readable(&explain.plan),
         LogicalPlan::Analyze(analyze) => readable(&analyze.input),

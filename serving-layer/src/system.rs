@@ -83,15 +83,8 @@ fn at_ms(value: u64) -> ScalarValue {
 type Row = Vec<ScalarValue>;
 
 impl SystemTable {
-    pub(crate) const ALL: [Self; 7] = [
-        Self::Sources,
-        Self::Views,
-        Self::Versions,
-        Self::Cuts,
-        Self::Lag,
-        Self::Answer,
-        Self::Aggregates,
-    ];
+    pub(crate) const ALL: [Self; 7] =
+        [Self::Sources, Self::Views, Self::Versions, Self::Cuts, Self::Lag, Self::Answer, Self::Aggregates];
 
     pub(crate) const fn name(self) -> &'static str {
         match self {
@@ -316,7 +309,8 @@ async fn lag_rows(engine: &Inner, catalog: &CatalogState) -> Result<Vec<Row>, Sq
     for source in catalog.sources.values() {
         let log = engine.parts.logs.log(source).await?;
         let log_error = |error: stratus_seam::log::LogError| SqlError::new("58030", error.to_string());
-        let (partitions, end) = (log.partitions().await.map_err(log_error)?, log.end().await.map_err(log_error)?);
+        let (partitions, end) =
+            (log.partitions().await.map_err(log_error)?, log.end().await.map_err(log_error)?);
         let master = engine.master(source).await?.absorbed().await.map_err(|error| lake_error(&error))?;
         let ledger = ledger(engine, source).await?;
         let has_views = catalog.views_of(source.id).next().is_some();

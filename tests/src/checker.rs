@@ -69,7 +69,10 @@ async fn ask_always(
             Ok(Ok(row)) => {
                 let views = u64::try_from(row.get::<_, Option<i64>>(0).unwrap_or(0))?;
                 let limit = appended.load(Ordering::SeqCst);
-                ensure!(views <= limit, "the view counts {views} events, of which only {limit} were appended");
+                ensure!(
+                    views <= limit,
+                    "the view counts {views} events, of which only {limit} were appended"
+                );
                 ensure!(views >= last, "the view went back from {last} to {views}");
                 // `totals` leaves out the rows that its expression fails on.
                 let events = u64::try_from(row.get::<_, i64>(1))?;
@@ -101,11 +104,16 @@ async fn ask_always(
 pub async fn until_total(client: &Client, want: u64, patience: Duration) -> Result<Duration> {
     let began = Instant::now();
     loop {
-        let total: Option<i64> = match client.query_one("SELECT sum(views)::bigint FROM page_views", &[]).await {
-            Ok(row) => row.get(0),
-            Err(error) if error.code().is_some_and(|code| code.code() == "57P03" || code.code() == "55000") => None,
-            Err(error) => return Err(error).context("the total cannot be read"),
-        };
+        let total: Option<i64> =
+            match client.query_one("SELECT sum(views)::bigint FROM page_views", &[]).await {
+                Ok(row) => row.get(0),
+                Err(error)
+                    if error.code().is_some_and(|code| code.code() == "57P03" || code.code() == "55000") =>
+                {
+                    None
+                }
+                Err(error) => return Err(error).context("the total cannot be read"),
+            };
         let total = u64::try_from(total.unwrap_or(0))?;
         if total == want {
             return Ok(began.elapsed());
@@ -127,7 +135,8 @@ pub async fn exact(client: &Client, clicks: &Clicks) -> Result<()> {
     ensure!(rows.len() == clicks.truth.len(), "{} groups, {} expected", rows.len(), clicks.truth.len());
     for row in rows {
         let key: (String, i64) = (row.get(0), row.get(1));
-        let found = Truth { views: row.get(2), total_ms: row.get(3), fastest: row.get(4), slowest: row.get(5) };
+        let found =
+            Truth { views: row.get(2), total_ms: row.get(3), fastest: row.get(4), slowest: row.get(5) };
         let want = clicks.truth.get(&key).with_context(|| format!("there is no group {key:?}"))?;
         ensure!(found == *want, "group {key:?} is {found:?}, not {want:?}");
     }

@@ -107,7 +107,9 @@ impl Clicks {
         let page = format!("/p{}", self.random.random_range(0..40));
         let user = self.random.random_range(0..2_000);
         let ms = self.random.random_range(0..1_000);
-        let at = BEGINNING + i64::try_from(self.sent / 200).unwrap_or(0) * 1_000 + self.random.random_range(-5_000..5_000);
+        let at = BEGINNING
+            + i64::try_from(self.sent / 200).unwrap_or(0) * 1_000
+            + self.random.random_range(-5_000..5_000);
         let cents = self.random.random_range(0..100_000u32);
         let minute = at.div_euclid(60_000) * 60_000_000;
         let truth = self.truth.entry((page.clone(), minute)).or_insert_with(|| Truth {

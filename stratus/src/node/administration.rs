@@ -49,11 +49,13 @@ impl Administrator {
         let connector = create.options.get("connector").map_or("directory", String::as_str);
         if connector != "directory" {
             let what = format!("connector = '{connector}' is not in this version");
-            return Err(SqlError::new("0A000", what).hint("connector = 'directory' is the default; 'file' declares a dimension table"));
+            return Err(SqlError::new("0A000", what)
+                .hint("connector = 'directory' is the default; 'file' declares a dimension table"));
         }
         known_options(&create.options, &DIRECTORY_OPTIONS)?;
         if let Some(format) = create.options.get("format").filter(|format| *format != "json") {
-            return Err(SqlError::new("0A000", format!("format = '{format}' is not in this version")).hint("it is 'json', one object per line"));
+            return Err(SqlError::new("0A000", format!("format = '{format}' is not in this version"))
+                .hint("it is 'json', one object per line"));
         }
         codec_options(&create.options)?;
         let partitions = match create.options.get("partitions") {
@@ -83,7 +85,8 @@ impl Administrator {
 
     async fn create_dimension(&self, create: CreateDimension) -> Result<(), SqlError> {
         let path = create.options.get("path").ok_or_else(|| {
-            SqlError::new("22023", "a dimension table needs the path of its file").hint("WITH (connector = 'file', path = 'ads.csv')")
+            SqlError::new("22023", "a dimension table needs the path of its file")
+                .hint("WITH (connector = 'file', path = 'ads.csv')")
         })?;
         if self.settled(&create.name, create.if_not_exists).await? {
             return Ok(());
@@ -97,10 +100,12 @@ impl Administrator {
     /// Creates the view and waits for its first version, as PostgreSQL's does until it is populated.
     async fn create_view(&self, create: CreateView) -> Result<(), SqlError> {
         if create.or_replace {
-            return Err(SqlError::new("0A000", "a view cannot be replaced in this version").hint("create it under another name, or drop it first"));
+            return Err(SqlError::new("0A000", "a view cannot be replaced in this version")
+                .hint("create it under another name, or drop it first"));
         }
         if create.options.contains_key("refresh") {
-            return Err(SqlError::new("0A000", "schedules are not in this version").hint("REFRESH MATERIALIZED VIEW recomputes a view at any time"));
+            return Err(SqlError::new("0A000", "schedules are not in this version")
+                .hint("REFRESH MATERIALIZED VIEW recomputes a view at any time"));
         }
         known_options(&create.options, &[])?;
         if self.settled(&create.name, create.if_not_exists).await? {
@@ -202,7 +207,9 @@ fn batch_error(error: BatchError) -> SqlError {
         BatchError::Catalog(error) => catalog_error(&error),
         BatchError::Lake(error) => lake_error(&error),
         BatchError::NoSuchView(_) => SqlError::new("42P01", error.to_string()),
-        BatchError::NoCut { .. } | BatchError::NotAbsorbed { .. } => SqlError::new("57P03", error.to_string()),
+        BatchError::NoCut { .. } | BatchError::NotAbsorbed { .. } => {
+            SqlError::new("57P03", error.to_string())
+        }
         other => SqlError::new("58030", other.to_string()),
     }
 }

@@ -40,8 +40,7 @@ impl DimensionTables for LakeDimensions {
         let dimension = dimension.ok_or_else(|| {
             SqlError::new("42P01", format!("dimension table \"{name}\" with content {hash} does not exist"))
         })?;
-        let table =
-            self.lake.dimension_provider(dimension).await.map_err(|error| lake_error(&error))?;
+        let table = self.lake.dimension_provider(dimension).await.map_err(|error| lake_error(&error))?;
         self.read.lock().unwrap_or_else(PoisonError::into_inner).insert(key, Arc::clone(&table));
         Ok(table)
     }

@@ -36,7 +36,11 @@ impl OpenLogs {
     }
 
     /// Where a source's partitions lie.
-    pub(super) fn directory(&self, source_name: &str, options: &std::collections::BTreeMap<String, String>) -> PathBuf {
+    pub(super) fn directory(
+        &self,
+        source_name: &str,
+        options: &std::collections::BTreeMap<String, String>,
+    ) -> PathBuf {
         options.get("path").map_or_else(|| self.dir.join(source_name), PathBuf::from)
     }
 
@@ -57,12 +61,8 @@ impl OpenLogs {
         let codec = codec_options(&source.options)?;
         let check = JsonCodec::new(&source.columns, codec)
             .map_err(|error| SqlError::new("0A000", error.to_string()))?;
-        let log = OpenLog {
-            log,
-            codec,
-            appender: Arc::default(),
-            check: Arc::new(std::sync::Mutex::new(check)),
-        };
+        let log =
+            OpenLog { log, codec, appender: Arc::default(), check: Arc::new(std::sync::Mutex::new(check)) };
         open.insert(source.id, log.clone());
         Ok(log)
     }
@@ -80,7 +80,8 @@ pub(super) fn codec_options(
     let mut codec = CodecOptions::default();
     if let Some(unit) = options.get("timestamp_unit") {
         codec.timestamp_unit = unit.parse().map_err(|_| {
-            SqlError::new("22023", format!("timestamp_unit = '{unit}' is not known")).hint("it is 's', 'ms' or 'us'")
+            SqlError::new("22023", format!("timestamp_unit = '{unit}' is not known"))
+                .hint("it is 's', 'ms' or 'us'")
         })?;
     }
     Ok(codec)

@@ -59,7 +59,8 @@ impl Drop for Pool {
 
 /// Takes the data directory for this process alone.
 pub(super) fn lock_data_directory(dir: &Path) -> anyhow::Result<File> {
-    std::fs::create_dir_all(dir).with_context(|| format!("the data directory {} cannot be made", dir.display()))?;
+    std::fs::create_dir_all(dir)
+        .with_context(|| format!("the data directory {} cannot be made", dir.display()))?;
     let path = dir.join("stratus.lock");
     let open = File::options().create(true).truncate(false).write(true).open(&path);
     let lock = open.with_context(|| format!("{} cannot be opened", path.display()))?;
@@ -236,7 +237,8 @@ async fn begin(
     };
     let (of_ingest, of_speed) = (health.clone(), health.clone());
     let (ingest_stop, speed_stop) = (stop.clone(), stop.clone());
-    let (ingest_name, speed_name) = (format!("ingest of \"{name}\""), format!("the speed layer of \"{name}\""));
+    let (ingest_name, speed_name) =
+        (format!("ingest of \"{name}\""), format!("the speed layer of \"{name}\""));
     tasks.spawn_on(
         async move {
             if let Err(error) = ingester.run(ingest_stop).await {

@@ -24,7 +24,9 @@ async fn started(folder: &std::path::Path) -> Stratus {
     let client = process.connect().await.unwrap();
     client.batch_execute("CREATE TABLE clicks (page TEXT, ms INT)").await.unwrap();
     client
-        .batch_execute("CREATE MATERIALIZED VIEW page_views AS SELECT page, count(*) AS views FROM clicks GROUP BY 1")
+        .batch_execute(
+            "CREATE MATERIALIZED VIEW page_views AS SELECT page, count(*) AS views FROM clicks GROUP BY 1",
+        )
         .await
         .unwrap();
     let log = folder.join("data/logs/clicks/0.jsonl");
@@ -45,7 +47,20 @@ async fn psql_is_at_home() {
     let process = started(folder.path()).await;
     let port = process.pg.rsplit(':').next().unwrap().to_owned();
     let psql = async |command: &str| {
-        let arguments = ["-X", "-h", "127.0.0.1", "-p", &port, "-U", "stratus", "stratus", "-v", "ON_ERROR_STOP=1", "-c", command];
+        let arguments = [
+            "-X",
+            "-h",
+            "127.0.0.1",
+            "-p",
+            &port,
+            "-U",
+            "stratus",
+            "stratus",
+            "-v",
+            "ON_ERROR_STOP=1",
+            "-c",
+            command,
+        ];
         output("psql", &arguments).await
     };
     let Some(rows) = psql("SELECT page, views FROM page_views").await else { return };

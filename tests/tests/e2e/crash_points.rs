@@ -28,7 +28,10 @@ async fn crash_at(point: &str) {
     match Stratus::up(&run.folder(), &armed).await {
         // It fell before the doors were open.
         Err(error) => {
-            assert!(error.to_string().contains(&format!("crash point {point} reached")), "{point}: {error:#}");
+            assert!(
+                error.to_string().contains(&format!("crash point {point} reached")),
+                "{point}: {error:#}"
+            );
             crashed = true;
         }
         Ok(mut process) => {

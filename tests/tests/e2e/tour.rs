@@ -7,7 +7,8 @@ use stratus_tests::http;
 use stratus_tests::process::Stratus;
 use tokio_postgres::Client;
 
-const SOURCE: &str = "CREATE TABLE clicks (user_id TEXT, page TEXT, ms INT, at TIMESTAMPTZ) WITH (partitions = 2)";
+const SOURCE: &str =
+    "CREATE TABLE clicks (user_id TEXT, page TEXT, ms INT, at TIMESTAMPTZ) WITH (partitions = 2)";
 const VIEW: &str = "CREATE MATERIALIZED VIEW page_views AS
   SELECT page, date_bin(INTERVAL '1 minute', at) AS minute, count(*) AS views,
          approx_distinct(user_id) AS visitors, avg(ms) AS avg_ms
@@ -110,10 +111,26 @@ async fn what_is_refused_says_why_and_where() {
     let client = process.connect().await.unwrap();
     client.batch_execute(SOURCE).await.unwrap();
     for (statement, code, at) in [
-        ("CREATE MATERIALIZED VIEW v AS SELECT page, median(ms) FROM clicks GROUP BY 1", "0A000", Some("median")),
-        ("CREATE MATERIALIZED VIEW v AS SELECT page, count(DISTINCT ms) FROM clicks GROUP BY 1", "0A000", None),
-        ("CREATE MATERIALIZED VIEW v AS SELECT page, count(*) FROM clicks WHERE at < now() GROUP BY 1", "0A000", Some("now")),
-        ("CREATE MATERIALIZED VIEW v AS SELECT nothing, count(*) FROM clicks GROUP BY 1", "42703", Some("nothing")),
+        (
+            "CREATE MATERIALIZED VIEW v AS SELECT page, median(ms) FROM clicks GROUP BY 1",
+            "0A000",
+            Some("median"),
+        ),
+        (
+            "CREATE MATERIALIZED VIEW v AS SELECT page, count(DISTINCT ms) FROM clicks GROUP BY 1",
+            "0A000",
+            None,
+        ),
+        (
+            "CREATE MATERIALIZED VIEW v AS SELECT page, count(*) FROM clicks WHERE at < now() GROUP BY 1",
+            "0A000",
+            Some("now"),
+        ),
+        (
+            "CREATE MATERIALIZED VIEW v AS SELECT nothing, count(*) FROM clicks GROUP BY 1",
+            "42703",
+            Some("nothing"),
+        ),
         ("CREATE MATERIALIZED VIEW v AS SELECT count(*) FROM nowhere", "42P01", Some("nowhere")),
         ("CREATE TABLE clicks (a INT)", "42P07", None),
         ("SELECT * FROM nowhere", "42P01", None),
@@ -128,7 +145,11 @@ async fn what_is_refused_says_why_and_where() {
         assert_eq!(refused.code().code(), code, "{statement}: {refused:?}");
         if let Some(word) = at {
             let position = statement.find(word).unwrap() as u32 + 1;
-            assert_eq!(refused.position(), Some(&tokio_postgres::error::ErrorPosition::Original(position)), "{statement}");
+            assert_eq!(
+                refused.position(),
+                Some(&tokio_postgres::error::ErrorPosition::Original(position)),
+                "{statement}"
+            );
         }
     }
     let views = client.query("SELECT * FROM stratus.views", &[]).await.unwrap();
