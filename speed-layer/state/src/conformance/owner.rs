@@ -1,14 +1,14 @@
 //! The owner of one shard, as the speed layer has one: it knows the previous states, and here also what the shard
 //! held at every txid.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use stratus_seam::ids::{Attempt, Generation, ShardNo, SourceId, Token, TxId, ViewId};
 use stratus_seam::ledger::Ledger;
 use stratus_seam::log::LogId;
 use stratus_seam::offsets::OffsetVector;
-use stratus_seam::reading::{as_of, settle};
+use stratus_seam::reading::{Stale, as_of, settle};
 use stratus_seam::shard::{Change, Scope, ShardCommit, Verdict};
 use stratus_seam::store::{ShardStore, SourceState, StateStore, Tail};
 
@@ -24,6 +24,7 @@ pub(super) struct Owner {
     pub(super) attempt: Option<Attempt>,
     pub(super) held: Held,
     pub(super) history: BTreeMap<TxId, Held>,
+    pub(super) dropped: BTreeSet<Scope>,
 }
 
 pub(super) async fn fresh(store: &Arc<dyn StateStore>) -> SourceState {
@@ -55,7 +56,17 @@ impl Owner {
         let shards = state.shards.clone();
         assert!(shards.claim(shard, None, generation, token).await.unwrap());
         let history = BTreeMap::from([(0, Held::new())]);
-        Self { shards, shard, generation, token, txid: 0, attempt: None, held: Held::new(), history }
+        Self {
+            shards,
+            shard,
+            generation,
+            token,
+            txid: 0,
+            attempt: None,
+            held: Held::new(),
+            history,
+            dropped: BTreeSet::new(),
+        }
     }
 
     /// The commit of the next txid, which sets these states.
@@ -85,6 +96,7 @@ impl Owner {
 
     /// Takes note that a scope was dropped.
     pub(super) fn dropped(&mut self, gone: Scope) {
+        self.dropped.insert(gone);
         for held in self.history.values_mut().chain([&mut self.held]) {
             held.retain(|(scope, _), _| *scope != gone);
         }
@@ -118,7 +130,18 @@ impl Owner {
     /// The tail above a txid, which must be usable.
     pub(super) async fn tail(&self, txid: TxId, scopes: &[Scope]) -> Tail {
         let tail = self.shards.tail(self.shard, txid, scopes).await.unwrap();
-        settle(self.generation, self.token, txid, txid, tail.as_ref(), scopes).unwrap();
+        let settled =
+            |scopes: &[Scope]| settle(self.generation, self.token, txid, txid, tail.as_ref(), scopes);
+        let (dropped, standing): (Vec<Scope>, Vec<Scope>) =
+            scopes.iter().partition(|scope| self.dropped.contains(scope));
+        settled(&standing).unwrap();
+        for scope in dropped {
+            assert_eq!(
+                settled(&[scope]),
+                Err(Stale::Dropped(scope.epoch)),
+                "a dropped scope passes for an empty one"
+            );
+        }
         tail.unwrap()
     }
 

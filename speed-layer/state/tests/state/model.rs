@@ -155,7 +155,9 @@ impl Model {
         }
         for (txid, held) in shard.history.range(shard.txid.saturating_sub(UNDO_DEPTH)..) {
             let tail = client.read(|| on.tail(no, *txid, scopes)).await;
-            settle(shard.generation, shard.token, *txid, *txid, tail.as_ref(), scopes).unwrap();
+            let standing: Vec<Scope> =
+                scopes.iter().filter(|scope| !meta.has_dropped(**scope)).copied().collect();
+            settle(shard.generation, shard.token, *txid, *txid, tail.as_ref(), &standing).unwrap();
             let tail = tail.unwrap();
             assert_eq!(tail.meta, meta);
             let mut want: BTreeMap<Scope, HashMap<String, String>> = BTreeMap::new();
