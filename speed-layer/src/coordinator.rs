@@ -96,6 +96,10 @@ impl SpeedLayer {
         let versions = live.versions(&catalog);
         let mut hold =
             startup::take_over(&self.source, &versions, self.log.as_ref(), &self.state, self.shards).await?;
+        // Read again now that nobody else can write the ledger: every view that it lists is in this catalog, or was
+        // dropped. With an older one an entry's views could be passed over for dropped ones.
+        catalog = self.catalog.refresh().await?;
+        live = self.prepare(&catalog, Some(live)).await?;
         for txn in std::mem::take(&mut hold.replay) {
             let chunks = match txn.feeds.is_empty() {
                 true => Vec::new(),

@@ -68,10 +68,15 @@ pub(crate) async fn take_over(
                 _ => "there is no speed state yet".to_owned(),
             };
             let next = recovery::begin(&facts, &reason);
-            tracing::warn!(
-                source = source.name, generation = %next.generation, from = %next.start, target = %next.target,
-                "a new generation of speed state begins: {reason}"
-            );
+            let (generation, from, target) = (next.generation, &next.start, &next.target);
+            if found.is_none() && versions.values().all(Vec::is_empty) {
+                tracing::info!(source = source.name, %generation, %from, "the speed layer begins");
+            } else {
+                tracing::warn!(
+                    source = source.name, %generation, %from, %target,
+                    "a new generation of speed state begins: {reason}"
+                );
+            }
             (next, TxnChanges { forget_all: true, ..TxnChanges::default() }, Vec::new())
         }
     };

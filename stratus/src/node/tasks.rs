@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use stratus_batch::BatchLayer;
 use stratus_ingest::Ingester;
 use stratus_lake::Lake;
@@ -24,6 +24,7 @@ use tokio::task::{JoinHandle, JoinSet};
 
 use super::sources::OpenLogs;
 use crate::config::{Config, StateKind};
+use crate::exit::{self, Failure};
 
 /// Between two looks at the catalog for new and dropped sources.
 const POLL: Duration = Duration::from_millis(25);
@@ -66,10 +67,13 @@ pub(super) fn lock_data_directory(dir: &Path) -> anyhow::Result<File> {
     let lock = open.with_context(|| format!("{} cannot be opened", path.display()))?;
     match lock.try_lock() {
         Ok(()) => Ok(lock),
-        Err(std::fs::TryLockError::WouldBlock) => bail!(
-            "the data directory {} is in use by another process. Stop it, or give this one another directory ([data] dir)",
-            dir.display()
-        ),
+        Err(std::fs::TryLockError::WouldBlock) => {
+            let message = format!(
+                "the data directory {} is in use by another process. Stop it, or give this one another directory ([data] dir)",
+                dir.display()
+            );
+            Err(Failure::new(exit::TEMPORARY, message).into())
+        }
         Err(std::fs::TryLockError::Error(error)) => {
             Err(error).with_context(|| format!("{} cannot be locked", path.display()))
         }
