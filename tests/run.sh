@@ -20,12 +20,16 @@ missing() {
     echo "warning: $1 is missing and could not be installed; its tests are left out" >&2
 }
 
-install_psql() {
-    command -v psql >/dev/null && return
-    say "installing psql"
+# Debian packages, if this is Debian and we may.
+debian() {
     if command -v apt-get >/dev/null && [ "$(id -u)" = 0 ]; then
-        apt-get update -qq && apt-get install -y -qq postgresql-client || true
+        say "installing $*"
+        apt-get update -qq && apt-get install -y -qq "$@" || true
     fi
+}
+
+install_psql() {
+    command -v psql >/dev/null || debian postgresql-client
     command -v psql >/dev/null || missing psql
 }
 
@@ -33,6 +37,7 @@ install_psql() {
 install_psycopg() {
     local venv="$CARGO_TARGET_DIR/test-python"
     if ! "$venv/bin/python" -c 'import psycopg' 2>/dev/null; then
+        python3 -c 'import venv, ensurepip' 2>/dev/null || debian python3 python3-venv
         say "installing psycopg"
         python3 -m venv "$venv" && "$venv/bin/pip" install -q 'psycopg[binary]==3.*' || true
     fi
@@ -56,6 +61,8 @@ check_lattice() {
     done
 }
 
+command -v cargo >/dev/null || { echo "error: cargo is needed: install a Rust toolchain first" >&2; exit 1; }
+command -v cc >/dev/null && command -v make >/dev/null || debian build-essential
 check_lattice
 if [ "${1:-}" = --lint ]; then
     say "cargo fmt --check"
