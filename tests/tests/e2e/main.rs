@@ -4,6 +4,7 @@
 
 mod clients;
 mod crash_points;
+mod faults;
 mod kills;
 mod run;
 mod tour;
