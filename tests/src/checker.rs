@@ -1,5 +1,6 @@
 //! A client that asks all the time, and the comparison at the end.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -11,8 +12,8 @@ use tokio_postgres::Client;
 use crate::events::{Clicks, Truth};
 use crate::process::connect;
 
-/// Asks for the total all the time, over whatever process is there: it must never exceed what was appended, and
-/// never go back.
+/// Asks for the total all the time, over whatever process is there: it must never exceed what was appended, never go
+/// back, and never lag by more than a bound.
 #[derive(Debug)]
 pub struct Watcher {
     stop: Arc<AtomicBool>,
@@ -22,10 +23,11 @@ pub struct Watcher {
 }
 
 impl Watcher {
-    /// Starts asking the process whose address `address` says, which changes when it is started anew.
-    pub fn start(address: watch::Receiver<String>, appended: &'static AtomicU64) -> Self {
+    /// Starts asking the process whose address `address` says, which changes when it is started anew. What was
+    /// appended longer than `lag` ago must be counted.
+    pub fn start(address: watch::Receiver<String>, appended: &'static AtomicU64, lag: Duration) -> Self {
         let (stop, total) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
-        let task = tokio::spawn(ask_always(address, appended, Arc::clone(&stop), Arc::clone(&total)));
+        let task = tokio::spawn(ask_always(address, (appended, lag), Arc::clone(&stop), Arc::clone(&total)));
         Self { stop, task, total }
     }
 
@@ -48,13 +50,20 @@ impl Watcher {
 
 async fn ask_always(
     address: watch::Receiver<String>,
-    appended: &'static AtomicU64,
+    (appended, lag): (&'static AtomicU64, Duration),
     stop: Arc<AtomicBool>,
     total: Arc<AtomicU64>,
 ) -> Result<u64> {
     let (mut last, mut answers) = (0u64, 0);
     let mut client: Option<Client> = None;
+    // What was appended when, back to the moment from which on an answer may lag; and what it must have counted.
+    let (mut recently, mut due, mut answered) = (VecDeque::new(), 0u64, Instant::now());
     while !stop.load(Ordering::SeqCst) {
+        recently.push_back((Instant::now(), appended.load(Ordering::SeqCst)));
+        while recently.front().is_some_and(|(at, _)| at.elapsed() > lag) {
+            due = recently.pop_front().map_or(due, |(_, appended)| appended);
+        }
+        ensure!(answered.elapsed() < lag + Duration::from_secs(5), "no answer for {:?}", answered.elapsed());
         if client.as_ref().is_none_or(Client::is_closed) {
             let to = address.borrow().clone();
             client = connect(&to).await.ok();
@@ -74,6 +83,11 @@ async fn ask_always(
                     "the view counts {views} events, of which only {limit} were appended"
                 );
                 ensure!(views >= last, "the view went back from {last} to {views}");
+                ensure!(
+                    views >= due,
+                    "the view counts {views} events, but {due} were appended more than {lag:?} ago"
+                );
+                answered = Instant::now();
                 // `totals` leaves out the rows that its expression fails on.
                 let events = u64::try_from(row.get::<_, i64>(1))?;
                 ensure!(events <= views, "two views of one source disagree: {events} events, {views} views");

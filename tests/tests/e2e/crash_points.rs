@@ -6,7 +6,7 @@ use std::time::Duration;
 use stratus_seam::crash::POINTS;
 use stratus_tests::{http, process::Stratus};
 
-use crate::run::Run;
+use crate::run::{LAG_AFTER_KILL, Run};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_crash_point_is_survived() {
@@ -18,7 +18,7 @@ async fn every_crash_point_is_survived() {
 
 async fn crash_at(point: &str) {
     let none = BTreeMap::new();
-    let mut run = Run::start(7, &none).await.unwrap();
+    let mut run = Run::start(7, &none, LAG_AFTER_KILL).await.unwrap();
     run.send(500, Duration::from_millis(300)).await.unwrap();
     run.kill().await.unwrap();
 

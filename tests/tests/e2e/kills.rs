@@ -7,7 +7,7 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use stratus_tests::checker;
 
-use crate::run::Run;
+use crate::run::{LAG, LAG_AFTER_KILL, Run};
 
 /// Twenty kills while commits are in flight; 200,000 events, 1 % of them bad.
 #[tokio::test(flavor = "multi_thread")]
@@ -15,7 +15,7 @@ async fn twenty_kills_lose_nothing_and_count_nothing_twice() {
     let _turn = stratus_tests::turn().await;
     let none = BTreeMap::new();
     let mut random = StdRng::seed_from_u64(20);
-    let mut run = Run::start(1, &none).await.unwrap();
+    let mut run = Run::start(1, &none, LAG_AFTER_KILL).await.unwrap();
     for round in 0..20 {
         run.send(10_000, Duration::from_millis(random.random_range(300..1_500))).await.unwrap();
         if round % 3 == 0 {
@@ -35,7 +35,7 @@ async fn twenty_kills_lose_nothing_and_count_nothing_twice() {
 async fn a_deleted_state_file_is_rebuilt() {
     let _turn = stratus_tests::turn().await;
     let none = BTreeMap::new();
-    let mut run = Run::start(2, &none).await.unwrap();
+    let mut run = Run::start(2, &none, LAG_AFTER_KILL).await.unwrap();
     run.send(20_000, Duration::from_secs(2)).await.unwrap();
     run.refresh().await.unwrap();
     run.send(5_000, Duration::from_secs(1)).await.unwrap();
@@ -52,7 +52,7 @@ async fn a_deleted_state_file_is_rebuilt() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_last_event_is_counted_within_two_seconds() {
     let _turn = stratus_tests::turn().await;
-    let mut run = Run::start(3, &BTreeMap::new()).await.unwrap();
+    let mut run = Run::start(3, &BTreeMap::new(), LAG).await.unwrap();
     run.send(20_000, Duration::from_secs(4)).await.unwrap();
     let took = run.settle(Duration::from_secs(2)).await.unwrap();
     println!("exact {took:?} after the last event");
@@ -62,7 +62,7 @@ async fn the_last_event_is_counted_within_two_seconds() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lost_line_is_noticed() {
     let _turn = stratus_tests::turn().await;
-    let mut run = Run::start(4, &BTreeMap::new()).await.unwrap();
+    let mut run = Run::start(4, &BTreeMap::new(), LAG).await.unwrap();
     run.send(2_000, Duration::from_millis(500)).await.unwrap();
     let lost = run.clicks.truth.values_mut().next().unwrap();
     lost.views += 1;

@@ -12,6 +12,11 @@ use stratus_tests::process::Stratus;
 use tempfile::TempDir;
 use tokio::sync::watch;
 
+/// How far an answer may lag behind the events.
+pub const LAG: Duration = Duration::from_secs(5);
+/// The same after a kill.
+pub const LAG_AFTER_KILL: Duration = Duration::from_secs(30);
+
 /// One platform in a folder of its own.
 pub struct Run {
     folder: TempDir,
@@ -23,8 +28,9 @@ pub struct Run {
 }
 
 impl Run {
-    /// Starts a process with a source and two views, and a client that asks all the time.
-    pub async fn start(seed: u64, environment: &BTreeMap<&str, String>) -> Result<Self> {
+    /// Starts a process with a source and two views, and a client that asks all the time and whose answers lag by no
+    /// more than `lag`.
+    pub async fn start(seed: u64, environment: &BTreeMap<&str, String>, lag: Duration) -> Result<Self> {
         let folder = tempfile::tempdir()?;
         let process = Stratus::up(folder.path(), environment).await?;
         let client = process.connect().await?;
@@ -38,7 +44,7 @@ impl Run {
             }
         }
         let (address, seen) = watch::channel(process.pg.clone());
-        let watcher = Watcher::start(seen, clicks.good);
+        let watcher = Watcher::start(seen, clicks.good, lag);
         Ok(Self { folder, clicks, process: Some(process), address, watcher, kills: 0 })
     }
 
