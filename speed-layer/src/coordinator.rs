@@ -103,7 +103,7 @@ impl SpeedLayer {
         for txn in std::mem::take(&mut hold.replay) {
             let chunks = match txn.feeds.is_empty() {
                 true => Vec::new(),
-                false => batch::read_again(self.log.as_ref(), &txn, self.limits.batch_bytes).await?,
+                false => batch::read_again(self.log.as_ref(), &txn).await?,
             };
             self.process(&mut hold, &mut live, &txn, &chunks).await?;
         }
