@@ -4,6 +4,7 @@
 
 mod clients;
 mod crash_points;
+mod demo;
 mod faults;
 mod kills;
 mod run;

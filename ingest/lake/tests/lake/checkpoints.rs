@@ -1,7 +1,6 @@
 //! Entries outlive checkpoints, the cleaning of the log, and commits of other tools.
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use deltalake::kernel::EagerSnapshot;
 use deltalake::{DeltaTable, DeltaTableBuilder, checkpoints};
@@ -95,40 +94,6 @@ async fn rows_without_entries_are_not_ingested_on_top_of() {
     other.write(vec![events(0, [0, 1])]).await.unwrap();
     let refused = SourceTables::open(&lake, &source).await.unwrap_err();
     assert!(matches!(refused, LakeError::Damaged { .. }), "{refused}");
-}
-
-/// A small commit costs the same however long the table's history is.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "takes a minute; for measuring"]
-async fn a_small_commit_is_quick_after_thousands() {
-    let dir = tempfile::tempdir().unwrap();
-    let lake = Lake::open(&dir.path().display().to_string()).unwrap();
-    let source = source();
-    let mut tables = SourceTables::open(&lake, &source).await.unwrap();
-    let mut slowest = 0;
-    for step in 0..3000u64 {
-        let (from, to) = (at([(0, step * 10)]), at([(0, step * 10 + 10)]));
-        let began = Instant::now();
-        tables.append(&from, &to, vec![events(0, from.get(0)..to.get(0))], Vec::new()).await.unwrap();
-        slowest = slowest.max(began.elapsed().as_micros());
-        if step % 500 == 499 {
-            println!("commit {step}: {:?}, slowest so far {slowest} us", began.elapsed());
-        }
-    }
-    let began = Instant::now();
-    append(&mut tables, 100).await;
-    let each = began.elapsed() / 200;
-    println!("each of the last: {each:?}");
-    let began = Instant::now();
-    let opened = SourceTables::open(&lake, &source).await.unwrap();
-    println!("opened in {:?} at {}", began.elapsed(), opened.absorbed());
-    let log = delta_log_length(&dir, &source);
-    println!("{log} files in the log");
-    assert!(each.as_millis() < 50, "{each:?}");
-}
-
-fn delta_log_length(dir: &tempfile::TempDir, source: &Source) -> usize {
-    std::fs::read_dir(dir.path().join(format!("sources/{}/events/_delta_log", source.id))).unwrap().count()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
