@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use futures::future::join_all;
 use stratus_seam::catalog::{CatalogState, ViewDefinition};
 use stratus_seam::ledger::Ledger;
 use stratus_seam::offsets::OffsetVector;
@@ -29,7 +30,12 @@ impl BatchLayer {
     /// Gives every view that has no usable version one, until `stop` says so.
     pub async fn run(&self, mut stop: watch::Receiver<bool>) {
         while !*stop.borrow() {
-            let pause = match self.make_readable(&stop).await {
+            // A run that waits for the other layers must not hold up the end of the process.
+            let outcome = tokio::select! {
+                _ = stop.changed() => break,
+                outcome = self.make_readable() => outcome,
+            };
+            let pause = match outcome {
                 Ok(()) => POLL,
                 Err(error) => {
                     tracing::warn!("a first run failed and will be tried again: {error}");
@@ -43,15 +49,14 @@ impl BatchLayer {
         }
     }
 
-    async fn make_readable(&self, stop: &watch::Receiver<bool>) -> Result<(), BatchError> {
+    async fn make_readable(&self) -> Result<(), BatchError> {
         let catalog = self.catalog.refresh().await?;
-        for view in catalog.views.values() {
-            if *stop.borrow() {
-                return Ok(());
-            }
-            self.make_view_readable(&catalog, view).await?;
+        let runs = catalog.views.values().map(|view| self.make_view_readable(&catalog, view));
+        let mut failures = join_all(runs).await.into_iter().filter_map(Result::err);
+        match failures.next() {
+            Some(failure) => Err(failure),
+            None => Ok(()),
         }
-        Ok(())
     }
 
     /// The fingerprint of a view, compiled once.
@@ -71,6 +76,9 @@ impl BatchLayer {
         view: &ViewDefinition,
     ) -> Result<(), BatchError> {
         let Some(source) = catalog.source(view.source) else { return Ok(()) };
+        let run = self.run_of(view.id).await;
+        // A run that is under way will make it readable, or fail and leave it to the next look.
+        let Ok(_run) = run.try_lock() else { return Ok(()) };
         let state = self.states.source(source.id).await?;
         let Some(ledger) = state.ledger.read().await? else { return Ok(()) };
         let fingerprint = self.fingerprint(catalog, view).await?;
@@ -81,8 +89,8 @@ impl BatchLayer {
         }
         let newest = catalog.versions_of(view.id).last().map(|version| &version.cut);
         match cut::beginning(&ledger, view.id, newest) {
-            Some(cut) => self.run_at(source, view, cut).await.map(drop),
-            None => self.refresh(&view.name).await.map(drop),
+            Some(cut) => self.recompute(source, view, cut).await.map(drop),
+            None => self.recompute_at_fresh_cut(source, view).await.map(drop),
         }
     }
 }

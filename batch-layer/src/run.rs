@@ -49,7 +49,10 @@ pub struct BatchLayer {
     patience: Patience,
     /// Of the views compiled so far.
     pub(crate) fingerprints: Mutex<HashMap<ViewId, String>>,
-    /// One run at a time: it takes the machine's memory and cores.
+    /// One run of a view at a time, from its cut to its publication: cuts of one view are published in order.
+    runs: Mutex<HashMap<ViewId, Arc<Mutex<()>>>>,
+    /// One computation at a time: it takes the machine's memory and cores. Waiting for a cut, or for the master
+    /// dataset, takes neither, so that a source that stands still holds up its own views alone.
     turn: Mutex<()>,
 }
 
@@ -71,6 +74,7 @@ impl BatchLayer {
             compute,
             patience,
             fingerprints: Mutex::default(),
+            runs: Mutex::default(),
             turn: Mutex::new(()),
         }
     }
@@ -80,33 +84,38 @@ impl BatchLayer {
     /// # Errors
     /// [`BatchError`]; the view's earlier versions go on answering.
     pub async fn refresh(&self, name: &str) -> Result<Version, BatchError> {
-        let _turn = self.turn.lock().await;
         let catalog = self.catalog.refresh().await?;
         let view = catalog.views.get(name).ok_or_else(|| BatchError::NoSuchView(name.to_owned()))?;
         let source = catalog.source(view.source).ok_or_else(|| BatchError::NoSuchView(name.to_owned()))?;
+        let run = self.run_of(view.id).await;
+        let _run = run.lock().await;
+        self.recompute_at_fresh_cut(source, view).await
+    }
+
+    /// What makes the runs of one view follow on one another.
+    pub(crate) async fn run_of(&self, view: ViewId) -> Arc<Mutex<()>> {
+        Arc::clone(self.runs.lock().await.entry(view).or_default())
+    }
+
+    /// Cuts and recomputes. The caller holds the view's run.
+    pub(crate) async fn recompute_at_fresh_cut(
+        &self,
+        source: &Source,
+        view: &ViewDefinition,
+    ) -> Result<Version, BatchError> {
         let state = self.states.source(source.id).await?;
         let requested = cut::request(state.ledger.as_ref(), view);
         let cut =
             tokio::time::timeout(self.patience.cut, requested).await.map_err(|_| BatchError::NoCut {
-                view: name.to_owned(),
+                view: view.name.clone(),
                 source_name: source.name.clone(),
                 seconds: self.patience.cut.as_secs(),
             })??;
         self.recompute(source, view, cut).await
     }
 
-    /// The same for a cut that stands in the ledger already.
-    pub(crate) async fn run_at(
-        &self,
-        source: &Source,
-        view: &ViewDefinition,
-        cut: Cut,
-    ) -> Result<Version, BatchError> {
-        let _turn = self.turn.lock().await;
-        self.recompute(source, view, cut).await
-    }
-
-    async fn recompute(
+    /// Recomputes at a cut that stands in the ledger. The caller holds the view's run.
+    pub(crate) async fn recompute(
         &self,
         source: &Source,
         view: &ViewDefinition,
@@ -120,6 +129,7 @@ impl BatchLayer {
             cut: cut.at.clone(),
             seconds: self.patience.absorb.as_secs(),
         })??;
+        let _turn = self.turn.lock().await;
         let catalog = self.catalog.refresh().await?;
         let compiled = View::of(view, &catalog).await?;
         let snapshot = master.snapshot().await?;
