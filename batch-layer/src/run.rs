@@ -142,6 +142,9 @@ impl BatchLayer {
         let plan = compiled.states_plan(below, &tables)?;
         let failed = plan.failed.clone();
         let schema = compiled.descriptor().state_schema();
+        let descriptor = serde_json::to_value(compiled.descriptor()).map_err(|error| {
+            SqlError::new("XX000", format!("the states of the view cannot be described: {error}"))
+        })?;
         let (lake, id) = (self.lake.clone(), view.id);
         let computed = self.compute.spawn(async move {
             let states = stream(plan.plan).await?;
@@ -159,7 +162,7 @@ impl BatchLayer {
             cut: cut.at,
             generation: cut.generation,
             fingerprint: compiled.fingerprint().to_owned(),
-            descriptor: serde_json::to_value(compiled.descriptor()).unwrap_or_default(),
+            descriptor,
             files: written.files,
             kind: RunKind::Full,
             groups: written.groups,

@@ -63,6 +63,11 @@ impl OpenLogs {
             .map_err(|error| SqlError::new("0A000", error.to_string()))?;
         let log =
             OpenLog { log, codec, appender: Arc::default(), check: Arc::new(std::sync::Mutex::new(check)) };
+        if log.owns_partitions().await
+            && let Err(error) = log.appender().await
+        {
+            tracing::warn!(source = source.name, "HTTP cannot append to the source's partitions: {error}");
+        }
         open.insert(source.id, log.clone());
         Ok(log)
     }
@@ -95,6 +100,17 @@ impl Logs for OpenLogs {
 }
 
 impl OpenLog {
+    /// Whether HTTP has appended before. Then the appender is opened before anything is read: it cuts off a torn tail
+    /// and makes the rest durable, so that nobody absorbs lines that a power cut could still take back.
+    async fn owns_partitions(&self) -> bool {
+        let dir = self.log.dir().to_owned();
+        let owned = move || {
+            let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
+            entries.map(|entry| entry.path()).any(|path| path.extension().is_some_and(|end| end == "owner"))
+        };
+        tokio::task::spawn_blocking(owned).await.unwrap_or(false)
+    }
+
     /// The appender, opened when it is first needed: partitions that nobody appends to over HTTP stay free for
     /// other programs.
     pub(super) async fn appender(&self) -> Result<Arc<Appender>, stratus_logs::AppendError> {
