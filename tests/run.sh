@@ -33,18 +33,24 @@ install_psql() {
     command -v psql >/dev/null || missing psql
 }
 
-# psycopg in a virtual environment of its own, beside the build.
-install_psycopg() {
+# kcat, a producer that we did not write.
+install_kcat() {
+    command -v kcat >/dev/null || debian kcat
+    command -v kcat >/dev/null || missing kcat
+}
+
+# Clients in Python, in a virtual environment of its own, beside the build.
+install_python_clients() {
     local venv="$CARGO_TARGET_DIR/test-python"
-    if ! "$venv/bin/python" -c 'import psycopg' 2>/dev/null; then
+    if ! "$venv/bin/python" -c 'import psycopg, confluent_kafka' 2>/dev/null; then
         python3 -c 'import venv, ensurepip' 2>/dev/null || debian python3 python3-venv
-        say "installing psycopg"
-        python3 -m venv "$venv" && "$venv/bin/pip" install -q 'psycopg[binary]==3.*' || true
+        say "installing psycopg and confluent-kafka"
+        python3 -m venv "$venv" && "$venv/bin/pip" install -q 'psycopg[binary]==3.*' 'confluent-kafka==2.*' || true
     fi
-    if "$venv/bin/python" -c 'import psycopg' 2>/dev/null; then
+    if "$venv/bin/python" -c 'import psycopg, confluent_kafka' 2>/dev/null; then
         export STRATUS_TEST_PYTHON="$venv/bin/python"
     else
-        missing psycopg
+        missing "psycopg or confluent-kafka"
     fi
 }
 
@@ -71,7 +77,8 @@ if [ "${1:-}" = --lint ]; then
     cargo clippy --workspace --all-targets --locked -- -D warnings
 fi
 install_psql
-install_psycopg
+install_kcat
+install_python_clients
 # Always the whole workspace: another selection of packages would build the dependencies again with other features.
 say "build"
 cargo build --workspace --all-targets --locked

@@ -32,6 +32,14 @@ pub(crate) enum LogFormat {
 pub(crate) enum Command {
     /// Run every layer in this process, until SIGTERM or Ctrl-C.
     Up(UpArguments),
+    /// Run the ingest layer alone: from the sources' logs into the master dataset.
+    Ingest(LayerArguments),
+    /// Run the speed layer alone: from the sources' logs into real-time state.
+    Speed(LayerArguments),
+    /// Run the batch layer alone: recomputes, asked for and scheduled.
+    Batch(LayerArguments),
+    /// Run the serving layer alone: SQL and HTTP. There may be several.
+    Serve(UpArguments),
     /// Send SQL to a running server: a query, statements from stdin, or line by line.
     Sql(SqlArguments),
     /// Look at the views of a running server.
@@ -49,6 +57,16 @@ pub(crate) struct UpArguments {
     /// Statements to run once the server is up; the first that fails stops it.
     #[arg(long, value_name = "FILE")]
     pub(crate) sql: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct LayerArguments {
+    /// The configuration, the same for every layer; ./stratus.toml is read if it exists.
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// Where health and metrics are told over HTTP, for instance 127.0.0.1:9464; nowhere if it is not given.
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) http: Option<std::net::SocketAddr>,
 }
 
 #[derive(Debug, Args)]

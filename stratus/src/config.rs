@@ -2,18 +2,19 @@
 
 mod keys;
 mod layers;
+mod values;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use layers::{Origin, Setting, Value};
+use layers::{Origin, Setting};
+pub(crate) use values::Secret;
+use values::{brokers, lake_url, listen, redacted, shards, state_kind, state_url};
 
 /// The file that is read when no other is named, if it exists in the current folder.
 pub(crate) const DEFAULT_FILE: &str = "stratus.toml";
-
-/// More shards than this would be more redb tables and commits than any one process has a use for.
-const MOST_SHARDS: u32 = 1024;
 
 /// The whole configuration, with its defaults filled in.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,9 +28,9 @@ pub(crate) struct Config {
     /// `[kafka]`
     pub(crate) kafka: KafkaConfig,
     /// `[pg]`
-    pub(crate) pg: ListenConfig,
+    pub(crate) pg: PgConfig,
     /// `[http]`
-    pub(crate) http: ListenConfig,
+    pub(crate) http: HttpConfig,
 }
 
 /// Where the process keeps what it owns.
@@ -51,7 +52,7 @@ pub(crate) struct LakeConfig {
 pub(crate) struct StateConfig {
     /// Which store.
     pub(crate) kind: StateKind,
-    /// The path of redb's file; below the data directory if none is given.
+    /// The path of redb's file, below the data directory if none is given; or the URL of a Redis server.
     pub(crate) url: Option<String>,
     /// How many shards a new generation spreads the keys over.
     pub(crate) shards: u32,
@@ -64,18 +65,31 @@ pub(crate) enum StateKind {
     Redb,
     /// This process's memory: gone with it, and then rebuilt from the log and the lake.
     Memory,
+    /// A Redis or Valkey server, which several processes may share.
+    Redis,
 }
 
-/// Kafka, which this version does not read yet.
-#[derive(Clone, PartialEq, Eq, Default)]
+/// Kafka.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct KafkaConfig {
-    /// The bootstrap servers. Always none in this version: setting them is an error.
+    /// The bootstrap servers, `host:port` with commas between them.
     pub(crate) brokers: Option<String>,
+    /// Settings that are handed to the Kafka client as they are.
+    pub(crate) properties: BTreeMap<String, Secret>,
 }
 
-/// A front door.
+/// The PostgreSQL front door.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct PgConfig {
+    /// The address; port 0 means any free port.
+    pub(crate) listen: SocketAddr,
+    /// Users and their passwords or verifiers. None: any user is let in, from this machine alone.
+    pub(crate) users: BTreeMap<String, Secret>,
+}
+
+/// The HTTP front door.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct ListenConfig {
+pub(crate) struct HttpConfig {
     /// The address, loopback only; port 0 means any free port.
     pub(crate) listen: SocketAddr,
 }
@@ -99,8 +113,8 @@ impl Default for Config {
             lake: LakeConfig { url: None },
             state: StateConfig { kind: StateKind::Redb, url: None, shards: 16 },
             kafka: KafkaConfig::default(),
-            pg: ListenConfig { listen: SocketAddr::from(([127, 0, 0, 1], 5433)) },
-            http: ListenConfig { listen: SocketAddr::from(([127, 0, 0, 1], 8080)) },
+            pg: PgConfig { listen: SocketAddr::from(([127, 0, 0, 1], 5433)), users: BTreeMap::new() },
+            http: HttpConfig { listen: SocketAddr::from(([127, 0, 0, 1], 8080)) },
         }
     }
 }
@@ -140,10 +154,12 @@ impl Config {
             "state.kind" => self.state.kind = state_kind(value.text()?)?,
             "state.url" => self.state.url = Some(state_url(value.text()?)?),
             "state.shards" => self.state.shards = shards(value)?,
-            "kafka.brokers" => {
-                return Err(Problem::new("reading from Kafka is not in this version").hint(
-                    "leave it out: sources are directory logs, appended to over HTTP or by any program",
-                ));
+            "kafka.brokers" => self.kafka.brokers = Some(brokers(value)?),
+            "kafka.properties" => {
+                self.kafka.properties.insert(setting.entry()?.to_owned(), Secret(value.written()?));
+            }
+            "pg.users" => {
+                self.pg.users.insert(setting.entry()?.to_owned(), Secret(value.text()?.to_owned()));
             }
             "pg.listen" => self.pg.listen = listen(value.text()?)?,
             "http.listen" => self.http.listen = listen(value.text()?)?,
@@ -155,10 +171,51 @@ impl Config {
     /// What only shows when all settings are known.
     fn check(&self, settings: &[Setting]) -> Result<(), ConfigError> {
         let last = |key: &str| settings.iter().rev().find(|setting| setting.key == key);
-        let state_url = last("state.url").filter(|_| self.state.kind == StateKind::Memory);
-        if let Some(setting) = state_url {
-            return Err(Problem::new("state.kind is \"memory\", which has no place on disk")
-                .hint("leave state.url out, or set state.kind = \"redb\"")
+        let origin = last("state.url").or_else(|| last("state.kind"));
+        let misfit = match (self.state.kind, self.state.url.as_deref()) {
+            (StateKind::Memory, Some(_)) => Some(
+                Problem::new("state.kind is \"memory\", which has no place on disk")
+                    .hint("leave state.url out, or set state.kind = \"redb\""),
+            ),
+            (StateKind::Redis, None) => Some(
+                Problem::new("state.kind is \"redis\", and nothing says where the server is")
+                    .hint("set state.url = \"redis://127.0.0.1:6379\""),
+            ),
+            (StateKind::Redis, Some(url)) if !values::is_redis(url) => Some(
+                Problem::new("state.kind is \"redis\", and state.url is not the URL of a Redis server")
+                    .hint("write it as \"redis://127.0.0.1:6379\", or rediss:// for TLS"),
+            ),
+            (StateKind::Redb, Some(url)) if values::is_redis(url) => Some(
+                Problem::new("state.url is the URL of a Redis server, and state.kind is not \"redis\"")
+                    .hint("set state.kind = \"redis\""),
+            ),
+            _ => None,
+        };
+        if let (Some(problem), Some(setting)) = (misfit, origin) {
+            return Err(problem.at(&setting.origin));
+        }
+        if let Some(setting) = last("kafka.properties").filter(|_| self.kafka.brokers.is_none()) {
+            return Err(Problem::new("there are settings for Kafka, and no brokers")
+                .hint("set kafka.brokers = \"host:9092\"")
+                .at(&setting.origin));
+        }
+        if let Some(setting) = last("pg.listen").filter(|_| self.pg.users.is_empty())
+            && !self.pg.listen.ip().is_loopback()
+        {
+            let problem =
+                format!("{} can be reached from other machines, and there are no users", self.pg.listen);
+            return Err(Problem::new(problem)
+                .hint(format!(
+                    "name users with passwords under [pg.users], or listen on 127.0.0.1:{}",
+                    self.pg.listen.port()
+                ))
+                .at(&setting.origin));
+        }
+        if let Some(setting) = last("http.listen").filter(|_| !self.http.listen.ip().is_loopback()) {
+            let problem =
+                format!("{} can be reached from other machines, and HTTP knows no users", self.http.listen);
+            return Err(Problem::new(problem)
+                .hint(format!("listen on 127.0.0.1:{}", self.http.listen.port()))
                 .at(&setting.origin));
         }
         let same = self.pg.listen == self.http.listen && self.pg.listen.port() != 0;
@@ -191,6 +248,13 @@ impl Config {
     }
 }
 
+impl StateConfig {
+    /// The store's URL without user, password and parameters.
+    pub(crate) fn shown_url(&self) -> String {
+        self.url.as_deref().map(redacted).unwrap_or_default()
+    }
+}
+
 /// The variables of this process. Those that are not text are none of ours.
 pub(crate) fn environment() -> impl Iterator<Item = (String, String)> {
     std::env::vars_os()
@@ -219,80 +283,6 @@ impl Problem {
     }
 }
 
-/// The scheme of a URL, none for a path.
-fn scheme(url: &str) -> Option<&str> {
-    url.split_once("://").map(|(scheme, _)| scheme)
-}
-
-fn lake_url(url: &str) -> Result<String, Problem> {
-    match scheme(url) {
-        None | Some("file" | "memory") => Ok(url.to_owned()),
-        Some(scheme) => Err(Problem::new(format!("a lake on {scheme}:// is not in this version"))
-            .hint("give a folder, as in lake.url = \"/var/lib/stratus/lake\"")),
-    }
-}
-
-fn state_kind(kind: &str) -> Result<StateKind, Problem> {
-    match kind {
-        "redb" => Ok(StateKind::Redb),
-        "memory" => Ok(StateKind::Memory),
-        "redis" => {
-            Err(Problem::new("state in Redis is not in this version")
-                .hint("leave it out: redb is the default"))
-        }
-        other => Err(Problem::new(format!("there is no state store \"{other}\""))
-            .hint("state.kind is \"redb\" (the default) or \"memory\"")),
-    }
-}
-
-fn state_url(url: &str) -> Result<String, Problem> {
-    match scheme(url) {
-        None => Ok(url.to_owned()),
-        Some("file") => Ok(url.trim_start_matches("file://").to_owned()),
-        Some(scheme) => Err(Problem::new(format!("state on {scheme}:// is not in this version"))
-            .hint("give the path of redb's file, or leave it out")),
-    }
-}
-
-fn shards(value: &Value) -> Result<u32, Problem> {
-    let wanted = || Problem::new(format!("state.shards is a whole number from 1 to {MOST_SHARDS}"));
-    let number = value.integer().ok_or_else(wanted)?;
-    u32::try_from(number).ok().filter(|shards| (1..=MOST_SHARDS).contains(shards)).ok_or_else(wanted)
-}
-
-fn listen(text: &str) -> Result<SocketAddr, Problem> {
-    let numeric = match text.strip_prefix("localhost:") {
-        Some(port) => format!("127.0.0.1:{port}"),
-        None => text.to_owned(),
-    };
-    let address: SocketAddr = numeric.parse().map_err(|_| {
-        Problem::new(format!("\"{text}\" is not an address and a port"))
-            .hint("write it as \"127.0.0.1:8080\"")
-    })?;
-    if address.ip().is_loopback() {
-        return Ok(address);
-    }
-    Err(Problem::new(format!(
-        "{address} can be reached from other machines, and there is no authentication yet"
-    ))
-    .hint(format!("listen on 127.0.0.1:{}", address.port())))
-}
-
-/// A URL without its user, password and parameters.
-fn redacted(url: &str) -> String {
-    let (url, parameters) = match url.split_once('?') {
-        Some((url, _)) => (url, "?***"),
-        None => (url, ""),
-    };
-    match url.split_once("://") {
-        Some((scheme, rest)) => match rest.rsplit_once('@') {
-            Some((_, host)) => format!("{scheme}://***@{host}{parameters}"),
-            None => format!("{url}{parameters}"),
-        },
-        None => format!("{url}{parameters}"),
-    }
-}
-
 impl fmt::Debug for LakeConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("LakeConfig").field("url", &self.url.as_deref().map(redacted)).finish()
@@ -306,12 +296,6 @@ impl fmt::Debug for StateConfig {
             .field("url", &self.url.as_deref().map(redacted))
             .field("shards", &self.shards)
             .finish()
-    }
-}
-
-impl fmt::Debug for KafkaConfig {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("KafkaConfig").field("brokers", &self.brokers.as_deref().map(redacted)).finish()
     }
 }
 

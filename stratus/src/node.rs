@@ -1,8 +1,9 @@
-//! Every layer in one process, wired together: what `stratus up` runs.
+//! The layers of one process, wired together: all of them for `stratus up`, one for `stratus ingest|speed|batch|serve`.
 
 mod administration;
 mod dimensions;
 mod platform;
+mod roles;
 mod sources;
 mod tasks;
 
@@ -22,11 +23,12 @@ use stratus_serving::{Engine, Parts};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 
-use crate::config::Config;
+use crate::config::{Config, StateKind};
 use crate::http;
 use administration::Administrator;
 use dimensions::LakeDimensions;
 use platform::RunningPlatform;
+pub(crate) use roles::Roles;
 use sources::OpenLogs;
 use tasks::{Layers, Pool};
 
@@ -37,8 +39,8 @@ const DRAIN: Duration = Duration::from_secs(10);
 
 /// A running process.
 pub(crate) struct Node {
-    pg: SocketAddr,
-    http: SocketAddr,
+    pg: Option<SocketAddr>,
+    http: Option<SocketAddr>,
     took: Duration,
     stop: watch::Sender<bool>,
     layers: Layers,
@@ -46,15 +48,25 @@ pub(crate) struct Node {
     failures: tokio::sync::Mutex<mpsc::Receiver<anyhow::Error>>,
     /// The threads of the layers; they outlive everything that runs on them.
     _pools: [Pool; 4],
-    /// Held for as long as the process uses the data directory.
-    _lock: std::fs::File,
+    /// Held for as long as the process uses the data directory; layers in separate processes share it.
+    _lock: Option<std::fs::File>,
 }
 
 impl Node {
-    /// Opens everything and starts every layer; answers once the front doors accept.
-    pub(crate) async fn start(config: &Config, metrics: PrometheusHandle) -> anyhow::Result<Self> {
+    /// Opens everything and starts the layers of `roles`; answers once the front doors accept. HTTP is at `http`, or
+    /// nowhere.
+    pub(crate) async fn start(
+        config: &Config,
+        roles: Roles,
+        http: Option<SocketAddr>,
+        metrics: PrometheusHandle,
+    ) -> anyhow::Result<Self> {
         let began = Instant::now();
-        let lock = tasks::lock_data_directory(&config.data.dir)?;
+        roles.check(config)?;
+        let lock = match config.state.kind {
+            StateKind::Redis => None,
+            StateKind::Redb | StateKind::Memory => Some(tasks::lock_data_directory(&config.data.dir)?),
+        };
         // Sockets and commits never share threads with what computes long.
         let speed = Pool::new("speed", 2)?;
         let ingest = Pool::new("ingest", 1)?;
@@ -66,7 +78,7 @@ impl Node {
         catalog.refresh().await.context("the catalog cannot be read")?;
         let states: Arc<dyn StateStore> = tasks::open_state(config).await?;
         let dimensions = Arc::new(LakeDimensions::new(lake.clone()));
-        let logs = Arc::new(OpenLogs::new(config.logs_dir()));
+        let logs = Arc::new(OpenLogs::new(config, roles)?);
         let batch = Arc::new(BatchLayer::new(
             Arc::clone(&catalog),
             Arc::clone(&states),
@@ -78,6 +90,7 @@ impl Node {
         let (stop, stopped) = watch::channel(false);
         let layers = Layers::start(
             tasks::Wiring {
+                roles,
                 catalog: Arc::clone(&catalog),
                 lake: lake.clone(),
                 states: Arc::clone(&states),
@@ -105,43 +118,49 @@ impl Node {
         let bind = async |address: SocketAddr, what: &str| {
             TcpListener::bind(address).await.with_context(|| format!("{what} cannot listen on {address}"))
         };
-        let pg_listener = bind(config.pg.listen, "the PostgreSQL front door").await?;
-        let http_listener = bind(config.http.listen, "the HTTP front door").await?;
-        let (pg, http) = (pg_listener.local_addr()?, http_listener.local_addr()?);
         let (failed, failures) = mpsc::channel(4);
-        let service: Arc<dyn SqlService> = Arc::new(engine);
-        let platform = RunningPlatform { catalog, logs, states, health: layers.health(), metrics };
-        let options = pg::Options { drain: DRAIN, ..pg::Options::new(queries.handle()) };
-        let doors = vec![
-            tasks::door("the PostgreSQL front door", &failed, {
-                let stopped = tasks::when(stopped.clone());
-                async move { pg::serve(pg_listener, service, options, stopped).await }
-            }),
-            tasks::door("the HTTP front door", &failed, {
-                let stopped = tasks::when(stopped);
-                async move { http::serve(http_listener, Arc::new(platform), stopped).await }
-            }),
-        ];
-        Ok(Self {
-            pg,
-            http,
-            took: began.elapsed(),
+        let mut node = Self {
+            pg: None,
+            http: None,
+            took: Duration::ZERO,
             stop,
             layers,
-            doors,
+            doors: Vec::new(),
             failures: tokio::sync::Mutex::new(failures),
             _pools: [speed, ingest, compute, queries],
             _lock: lock,
-        })
+        };
+        if roles.serve {
+            let listener = bind(config.pg.listen, "the PostgreSQL front door").await?;
+            node.pg = Some(listener.local_addr()?);
+            let service: Arc<dyn SqlService> = Arc::new(engine);
+            let options = pg::Options { drain: DRAIN, ..pg::Options::new(node._pools[3].handle()) };
+            let stopped = tasks::when(stopped.clone());
+            node.doors.push(tasks::door("the PostgreSQL front door", &failed, async move {
+                pg::serve(listener, service, options, stopped).await
+            }));
+        }
+        if let Some(address) = http {
+            let listener = bind(address, "the HTTP front door").await?;
+            node.http = Some(listener.local_addr()?);
+            let platform =
+                RunningPlatform { roles, catalog, logs, states, health: node.layers.health(), metrics };
+            let stopped = tasks::when(stopped);
+            node.doors.push(tasks::door("the HTTP front door", &failed, async move {
+                http::serve(listener, Arc::new(platform), stopped).await
+            }));
+        }
+        node.took = began.elapsed();
+        Ok(node)
     }
 
     /// Where the PostgreSQL front door listens.
-    pub(crate) const fn pg_address(&self) -> SocketAddr {
+    pub(crate) const fn pg_address(&self) -> Option<SocketAddr> {
         self.pg
     }
 
     /// Where the HTTP front door listens.
-    pub(crate) const fn http_address(&self) -> SocketAddr {
+    pub(crate) const fn http_address(&self) -> Option<SocketAddr> {
         self.http
     }
 

@@ -63,15 +63,45 @@ impl Clicks {
             let path: PathBuf = log.join(format!("{partition}.jsonl"));
             File::options().create(true).append(true).open(path)
         };
-        Ok(Self {
+        Ok(Self { files: vec![open(0)?, open(1)?], ..Self::without_files(seed, bad_percent) })
+    }
+
+    /// A generator whose lines are sent by the caller.
+    pub fn without_files(seed: u64, bad_percent: u32) -> Self {
+        Self {
             random: StdRng::seed_from_u64(seed),
-            files: vec![open(0)?, open(1)?],
+            files: Vec::new(),
             bad_percent,
             sent: 0,
             good: Box::leak(Box::new(AtomicU64::new(0))),
             bad: 0,
             truth: BTreeMap::new(),
-        })
+        }
+    }
+
+    /// The next `count` events, a line each, counted as sent.
+    pub fn take(&mut self, count: u64) -> Vec<String> {
+        let (mut lines, mut good) = (Vec::new(), 0);
+        for _ in 0..count {
+            if self.random.random_range(0..100) < self.bad_percent {
+                lines.push(self.bad_line());
+                self.bad += 1;
+            } else {
+                lines.push(self.good_line());
+                good += 1;
+            }
+            self.sent += 1;
+        }
+        // Counted before anybody can see them.
+        self.good.fetch_add(good, Ordering::SeqCst);
+        lines
+    }
+
+    /// Events that are not to be counted, for transactions that are aborted.
+    pub fn decoys(&mut self, count: u64) -> Vec<String> {
+        let mut other = Self::without_files(self.random.random(), 0);
+        other.sent = self.sent;
+        (0..count).map(|_| other.good_line()).collect()
     }
 
     /// Appends `count` events. The write may stop in the middle of a line and go on with the next call: whoever
@@ -80,21 +110,10 @@ impl Clicks {
     /// # Errors
     /// If a file cannot be written.
     pub fn append(&mut self, count: u64) -> Result<()> {
-        let (mut texts, mut good) = ([Vec::new(), Vec::new()], 0);
-        for _ in 0..count {
-            let partition = self.random.random_range(0..2usize);
-            if self.random.random_range(0..100) < self.bad_percent {
-                texts[partition].extend_from_slice(self.bad_line().as_bytes());
-                self.bad += 1;
-            } else {
-                let line = self.good_line();
-                texts[partition].extend_from_slice(line.as_bytes());
-                good += 1;
-            }
-            self.sent += 1;
+        let mut texts = [Vec::new(), Vec::new()];
+        for line in self.take(count) {
+            texts[self.random.random_range(0..2usize)].extend_from_slice(line.as_bytes());
         }
-        // Counted first: an answer may contain them as soon as they are in the file.
-        self.good.fetch_add(good, Ordering::SeqCst);
         for (file, text) in self.files.iter_mut().zip(texts) {
             let torn = if text.is_empty() { 0 } else { self.random.random_range(0..text.len()) };
             file.write_all(&text[..torn])?;

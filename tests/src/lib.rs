@@ -7,6 +7,7 @@ pub mod checker;
 pub mod events;
 pub mod http;
 pub mod process;
+pub mod producers;
 
 /// One test at a time: each of them wants the machine to itself.
 pub async fn turn() -> tokio::sync::MutexGuard<'static, ()> {

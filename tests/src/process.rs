@@ -1,4 +1,4 @@
-//! A running `stratus up`.
+//! A running `stratus up`, or a process with one layer.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -26,9 +26,9 @@ pub fn binary() -> Result<PathBuf> {
 #[derive(Debug)]
 pub struct Stratus {
     child: Child,
-    /// Where psql connects.
+    /// Where psql connects; empty if the process serves no SQL.
     pub pg: String,
-    /// Where HTTP listens.
+    /// Where HTTP listens; empty if it does not.
     pub http: String,
     log: JoinHandle<String>,
 }
@@ -39,8 +39,16 @@ impl Stratus {
     /// # Errors
     /// If it ends, or says nothing in time; with what it printed.
     pub async fn up(folder: &Path, environment: &BTreeMap<&str, String>) -> Result<Self> {
+        Self::start("up", folder, environment).await
+    }
+
+    /// Starts `stratus <command>`, for instance `speed`, in the same way.
+    ///
+    /// # Errors
+    /// As [`Stratus::up`].
+    pub async fn start(command: &str, folder: &Path, environment: &BTreeMap<&str, String>) -> Result<Self> {
         let mut child = Command::new(binary()?)
-            .arg("up")
+            .arg(command)
             .current_dir(folder)
             .env("STRATUS__PG__LISTEN", "127.0.0.1:0")
             .env("STRATUS__HTTP__LISTEN", "127.0.0.1:0")
@@ -51,11 +59,12 @@ impl Stratus {
             .kill_on_drop(true)
             .spawn()?;
         let stderr = child.stderr.take().context("no standard error")?;
+        let name = command.to_owned();
         let log = tokio::spawn(async move {
             let (mut lines, mut kept) = (BufReader::new(stderr).lines(), String::new());
             while let Ok(Some(line)) = lines.next_line().await {
                 if std::env::var_os("STRATUS_TEST_LOG").is_some() {
-                    eprintln!("    {line}");
+                    eprintln!("    {name}: {line}");
                 }
                 kept.push_str(&line);
                 kept.push('\n');
@@ -64,29 +73,44 @@ impl Stratus {
         });
         let stdout = child.stdout.take().context("no standard output")?;
         let mut lines = BufReader::new(stdout).lines();
-        let (mut pg, mut http) = (None, None);
+        let (mut pg, mut http, mut ready) = (String::new(), String::new(), false);
         let banner = async {
-            while pg.is_none() || http.is_none() {
+            while !ready {
                 let Some(line) = lines.next_line().await? else { break };
-                if let Some(rest) = line.strip_prefix("psql") {
-                    pg = port_after(rest, "-p ").map(|port| format!("127.0.0.1:{port}"));
+                if let Some(port) = line.strip_prefix("psql").and_then(|rest| port_after(rest, "-p ")) {
+                    pg = format!("127.0.0.1:{port}");
                 }
-                if let Some(rest) = line.strip_prefix("http") {
-                    http = port_after(rest, "127.0.0.1:").map(|port| format!("127.0.0.1:{port}"));
+                if let Some(port) = line.strip_prefix("http").and_then(|rest| port_after(rest, "127.0.0.1:"))
+                {
+                    http = format!("127.0.0.1:{port}");
                 }
+                ready = line.starts_with("ready in ");
             }
             Ok::<_, anyhow::Error>(())
         };
         tokio::time::timeout(START, banner).await.context("no banner in time")??;
         // The rest of the output must not fill its pipe.
         tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
-        match (pg, http) {
-            (Some(pg), Some(http)) => Ok(Self { child, pg, http, log }),
-            _ => {
-                let status = child.wait().await?;
-                bail!("stratus up ended with {status} before it was ready:\n{}", log.await?)
-            }
+        if ready {
+            return Ok(Self { child, pg, http, log });
         }
+        let status = child.wait().await?;
+        bail!("stratus {command} ended with {status} before it was ready:\n{}", log.await?)
+    }
+
+    /// Its process id.
+    pub fn id(&self) -> Option<u32> {
+        self.child.id()
+    }
+
+    /// Sends a signal by its name, for instance STOP.
+    ///
+    /// # Errors
+    /// If it has ended before.
+    pub async fn signal(&self, name: &str) -> Result<()> {
+        let id = self.child.id().context("it has ended before")?;
+        Command::new("kill").arg(format!("-{name}")).arg(id.to_string()).status().await?;
+        Ok(())
     }
 
     /// A connection to the PostgreSQL front door.
@@ -112,8 +136,7 @@ impl Stratus {
     /// # Errors
     /// If it does not end in time.
     pub async fn terminate(mut self) -> Result<(ExitStatus, String)> {
-        let id = self.child.id().context("it has ended before")?;
-        Command::new("kill").arg("-TERM").arg(id.to_string()).status().await?;
+        self.signal("TERM").await?;
         self.wait(Duration::from_secs(30)).await
     }
 

@@ -1,4 +1,4 @@
-//! `stratus up`: every layer in this process.
+//! `stratus up`: every layer in this process; `stratus ingest|speed|batch|serve`: one.
 
 use std::io::{self, Write};
 use std::path::Path;
@@ -6,11 +6,11 @@ use std::path::Path;
 use anyhow::Context;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 
-use crate::cli::UpArguments;
+use crate::cli::{LayerArguments, UpArguments};
 use crate::client::Session;
-use crate::config::{Config, environment};
+use crate::config::{Config, StateKind, environment};
 use crate::exit::{CONFIGURATION, FAILED, Failure};
-use crate::node::Node;
+use crate::node::{Node, Roles};
 use crate::script::{self, Statement};
 use crate::signals::Signals;
 
@@ -19,7 +19,8 @@ const SECONDS: [f64; 12] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 
 /// Between two tidyings of the metrics' samples.
 const UPKEEP: std::time::Duration = std::time::Duration::from_secs(5);
 
-pub(super) async fn run(arguments: UpArguments) -> anyhow::Result<()> {
+/// Runs layers with the front doors, and a script of statements once they accept.
+pub(super) async fn run(arguments: UpArguments, roles: Roles) -> anyhow::Result<()> {
     let signals = Signals::listen()?;
     let config = Config::load(arguments.config.as_deref(), environment())?;
     let script = match &arguments.sql {
@@ -31,9 +32,9 @@ pub(super) async fn run(arguments: UpArguments) -> anyhow::Result<()> {
         }
         None => None,
     };
-    let node = Node::start(&config, record_metrics()?).await?;
+    let node = Node::start(&config, roles, Some(config.http.listen), record_metrics()?).await?;
     let outcome = async {
-        write_banner(&config, &node)?;
+        write_banner(&config, roles, &node)?;
         if let Some((path, text)) = &script {
             run_script(&node, path, text).await?;
         }
@@ -43,6 +44,30 @@ pub(super) async fn run(arguments: UpArguments) -> anyhow::Result<()> {
         outcome = outcome => outcome,
         () = signals.asked() => Ok(()),
     };
+    end(node, outcome).await
+}
+
+/// Runs one layer that has no SQL front door.
+pub(super) async fn layer(arguments: LayerArguments, roles: Roles) -> anyhow::Result<()> {
+    let signals = Signals::listen()?;
+    let config = Config::load(arguments.config.as_deref(), environment())?;
+    if let Some(address) = arguments.http.filter(|address| !address.ip().is_loopback()) {
+        let message = format!(
+            "--http {address} can be reached from other machines, and HTTP knows no users; use 127.0.0.1:{}",
+            address.port()
+        );
+        return Err(Failure::new(CONFIGURATION, message).into());
+    }
+    let node = Node::start(&config, roles, arguments.http, record_metrics()?).await?;
+    write_banner(&config, roles, &node)?;
+    let outcome = tokio::select! {
+        error = node.failed() => Err(error),
+        () = signals.asked() => Ok(()),
+    };
+    end(node, outcome).await
+}
+
+async fn end(node: Node, outcome: anyhow::Result<()>) -> anyhow::Result<()> {
     if outcome.is_ok() {
         tracing::info!("asked to stop: draining");
     }
@@ -68,25 +93,40 @@ pub(crate) fn record_metrics() -> anyhow::Result<PrometheusHandle> {
 }
 
 /// Where everything is, for people and for programs: the ports are the real ones.
-fn write_banner(config: &Config, node: &Node) -> io::Result<()> {
+fn write_banner(config: &Config, roles: Roles, node: &Node) -> io::Result<()> {
     let state = match config.state.kind {
-        crate::config::StateKind::Memory => "in memory".to_owned(),
-        crate::config::StateKind::Redb => shown(&config.state_path()),
+        StateKind::Memory => "in memory".to_owned(),
+        StateKind::Redb => shown(&config.state_path()),
+        StateKind::Redis => config.state.shown_url(),
     };
-    let logs = shown(&config.logs_dir());
+    let log = match &config.kafka.brokers {
+        Some(brokers) => format!("{} and kafka {brokers}", shown(&config.logs_dir())),
+        None => shown(&config.logs_dir()),
+    };
     let lake = shown(Path::new(&config.lake_url()));
+    let what = match roles {
+        Roles::ALL if config.state.kind != StateKind::Redis && config.kafka.brokers.is_none() => "embedded",
+        roles => roles.name(),
+    };
     let mut out = io::stdout().lock();
-    writeln!(out, "stratus {}  embedded: log {logs}, state {state}, lake {lake}", env!("CARGO_PKG_VERSION"))?;
-    writeln!(out, "psql    {}", psql_line(node))?;
-    writeln!(out, "http    http://{}   (POST /v1/sources/<name>/events)", node.http_address())?;
+    writeln!(out, "stratus {}  {what}: log {log}, state {state}, lake {lake}", env!("CARGO_PKG_VERSION"))?;
+    if node.pg_address().is_some() {
+        writeln!(out, "psql    {}", psql_line(node))?;
+    }
+    if let Some(http) = node.http_address() {
+        let events = if roles.serve { "   (POST /v1/sources/<name>/events)" } else { "" };
+        writeln!(out, "http    http://{http}{events}")?;
+    }
     writeln!(out, "ready in {} ms", node.took().as_millis())?;
     out.flush()
 }
 
 /// The command that connects psql.
 pub(crate) fn psql_line(node: &Node) -> String {
-    let address = node.pg_address();
-    format!("psql -h {} -p {} -U stratus stratus", address.ip(), address.port())
+    match node.pg_address() {
+        Some(address) => format!("psql -h {} -p {} -U stratus stratus", address.ip(), address.port()),
+        None => "this process serves no SQL".to_owned(),
+    }
 }
 
 /// A path below the current folder begins with `./`, so that it reads as one.
@@ -101,7 +141,8 @@ fn shown(path: &Path) -> String {
 
 /// Runs a file's statements over the server's own front door, up to the first that fails.
 async fn run_script(node: &Node, path: &Path, text: &str) -> anyhow::Result<()> {
-    let session = Session::at(node.pg_address()).await?;
+    let Some(address) = node.pg_address() else { return Ok(()) };
+    let session = Session::at(address).await?;
     let statements = script::cut(text).all();
     let count = statements.len();
     for Statement { text, line } in statements {

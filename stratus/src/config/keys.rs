@@ -12,9 +12,17 @@ pub(super) const KEYS: [&str; 8] = [
     "http.listen",
 ];
 
+/// Tables whose entries are named by the user.
+pub(super) const OPEN: [&str; 2] = ["kafka.properties", "pg.users"];
+
 /// The key of that name.
 pub(super) fn known(name: &str) -> Option<&'static str> {
     KEYS.into_iter().find(|key| *key == name)
+}
+
+/// The open table of that name.
+pub(super) fn open(name: &str) -> Option<&'static str> {
+    OPEN.into_iter().find(|table| *table == name)
 }
 
 /// Whether there is a section of that name.

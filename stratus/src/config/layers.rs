@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::keys::{is_section, known, meant};
+use super::keys::{OPEN, is_section, known, meant, open};
 use super::{ConfigError, Problem};
 
 /// What the names of variables begin with.
@@ -17,8 +17,17 @@ const PREFIX: &str = "STRATUS__";
 #[derive(Debug, Clone)]
 pub(super) struct Setting {
     pub(super) key: &'static str,
+    /// The entry's name if `key` is a table whose entries the user names.
+    pub(super) entry: Option<String>,
     pub(super) value: Value,
     pub(super) origin: Origin,
+}
+
+impl Setting {
+    /// The entry's name.
+    pub(super) fn entry(&self) -> Result<&str, Problem> {
+        self.entry.as_deref().ok_or_else(|| Problem::new("an entry of this table has no name"))
+    }
 }
 
 /// A value, as its origin wrote it.
@@ -26,6 +35,8 @@ pub(super) struct Setting {
 pub(super) enum Value {
     Text(String),
     Integer(i64),
+    Flag(bool),
+    Texts(Vec<String>),
     /// A type that no key has; its name in TOML.
     Other(&'static str),
 }
@@ -37,9 +48,20 @@ impl Value {
             Self::Text(text) if text.trim().is_empty() => Err(Problem::new("the value is empty")),
             Self::Text(text) => Ok(text),
             Self::Integer(_) => Err(Problem::new("the value is a number").hint("write it in quotes")),
+            Self::Flag(_) => Err(Problem::new("the value is true or false; it has to be a string")),
+            Self::Texts(_) => Err(Problem::new("the value is of type array; it has to be a string")),
             Self::Other(kind) => {
                 Err(Problem::new(format!("the value is of type {kind}; it has to be a string")))
             }
+        }
+    }
+
+    /// As the Kafka client wants it: everything is text there.
+    pub(super) fn written(&self) -> Result<String, Problem> {
+        match self {
+            Self::Integer(number) => Ok(number.to_string()),
+            Self::Flag(flag) => Ok(flag.to_string()),
+            other => other.text().map(str::to_owned),
         }
     }
 
@@ -48,7 +70,7 @@ impl Value {
         match self {
             Self::Text(text) => text.trim().parse().ok(),
             Self::Integer(number) => Some(*number),
-            Self::Other(_) => None,
+            Self::Flag(_) | Self::Texts(_) | Self::Other(_) => None,
         }
     }
 }
@@ -98,8 +120,22 @@ pub(super) fn of_text(path: &Path, text: &str) -> Result<Vec<Setting>, ConfigErr
         for (key, value) in table {
             let origin = at(key.span().start);
             let name = format!("{name}.{}", key.get_ref());
+            if let Some(table) = open(&name) {
+                let mut entries = Vec::new();
+                flatten("", value, &mut entries);
+                for (entry, value, start) in entries {
+                    let origin = at(start);
+                    if entry.is_empty() {
+                        return Err(
+                            Problem::new(format!("\"{table}\" is a table of names and values")).at(&origin)
+                        );
+                    }
+                    settings.push(Setting { key: table, entry: Some(entry), value, origin });
+                }
+                continue;
+            }
             let Some(key) = known(&name) else { return Err(unknown("key", &name).at(&origin)) };
-            settings.push(Setting { key, value: of_toml(value), origin });
+            settings.push(Setting { key, entry: None, value: of_toml(value), origin });
         }
     }
     Ok(settings)
@@ -113,9 +149,20 @@ pub(super) fn of_environment(
     for (variable, value) in variables {
         let Some(rest) = variable.strip_prefix(PREFIX) else { continue };
         let name = rest.to_lowercase().replace("__", ".");
-        let origin = Origin::Variable(variable);
+        let open = OPEN.iter().find_map(|table| {
+            let entry = rest.get(table.len() + 3..)?;
+            name.strip_prefix(table)?.strip_prefix('.').map(|_| (*table, entry.to_owned()))
+        });
+        let origin = Origin::Variable(variable.clone());
+        if let Some((key, entry)) = open {
+            // Names of librdkafka have points, which a variable's name cannot have.
+            let entry =
+                if key == "kafka.properties" { entry.to_lowercase().replace('_', ".") } else { entry };
+            settings.push(Setting { key, entry: Some(entry), value: Value::Text(value), origin });
+            continue;
+        }
         let Some(key) = known(&name) else { return Err(unknown_variable(&name).at(&origin)) };
-        settings.push(Setting { key, value: Value::Text(value), origin });
+        settings.push(Setting { key, entry: None, value: Value::Text(value), origin });
     }
     Ok(settings)
 }
@@ -139,6 +186,20 @@ fn unknown_variable(name: &str) -> Problem {
     }
 }
 
+/// The entries of an open table: `a.b = 1` and `"a.b" = 1` are the same entry.
+fn flatten(prefix: &str, value: &Spanned<DeValue<'_>>, entries: &mut Vec<(String, Value, usize)>) {
+    match value.get_ref().as_table() {
+        None => entries.push((prefix.to_owned(), of_toml(value), value.span().start)),
+        Some(table) => {
+            for (key, value) in table {
+                let key = key.get_ref();
+                let name = if prefix.is_empty() { key.to_string() } else { format!("{prefix}.{key}") };
+                flatten(&name, value, entries);
+            }
+        }
+    }
+}
+
 fn of_toml(value: &Spanned<DeValue<'_>>) -> Value {
     match value.get_ref() {
         DeValue::String(text) => Value::Text(text.to_string()),
@@ -146,6 +207,12 @@ fn of_toml(value: &Spanned<DeValue<'_>>) -> Value {
             Ok(number) => Value::Integer(number),
             Err(_) => Value::Other("an integer of more than 64 bits"),
         },
+        DeValue::Boolean(flag) => Value::Flag(*flag),
+        DeValue::Array(items) => {
+            let texts: Option<Vec<String>> =
+                items.iter().map(|item| item.get_ref().as_str().map(str::to_owned)).collect();
+            texts.map_or(Value::Other("array"), Value::Texts)
+        }
         other => Value::Other(other.type_str()),
     }
 }

@@ -80,15 +80,50 @@ fn mistakes_are_told_with_their_place() {
 
 #[test]
 fn what_is_not_built_yet_is_refused() {
-    assert!(told(of_text("[state]\nkind = 'redis'")).contains("Redis is not in this version"));
-    assert!(told(of_text("[state]\nurl = 'redis://u:secret@h'")).contains("not in this version"));
-    assert!(told(of_text("[kafka]\nbrokers = ['a:9092']")).contains("Kafka is not in this version"));
+    assert!(told(of_text("[state]\nurl = 'etcd://u:secret@h'")).contains("not in this version"));
     assert!(told(of_text("[lake]\nurl = 's3://bucket'")).contains("s3:// is not in this version"));
 }
 
 #[test]
-fn only_loopback_listens() {
-    assert!(told(of_text("[http]\nlisten = '0.0.0.0:8080'")).contains("no authentication yet"));
+fn redis_needs_its_url() {
+    let config = of_text("[state]\nkind = 'redis'\nurl = 'rediss://u:secret@h:6380/1'").unwrap();
+    assert_eq!(config.state.kind, StateKind::Redis);
+    assert!(!format!("{config:?}").contains("secret"));
+    assert!(told(of_text("[state]\nkind = 'redis'")).contains("where the server is"));
+    assert!(told(of_text("[state]\nkind = 'redis'\nurl = '/x'")).starts_with("stratus.toml:3: "));
+    assert!(told(of_text("[state]\nurl = 'redis://h'")).contains("state.kind = \"redis\""));
+}
+
+#[test]
+fn settings_of_the_kafka_client_are_taken_by_name() {
+    let text = "[kafka]\nbrokers = ['a:9092', 'b:9092']\n[kafka.properties]\n\"security.protocol\" = 'sasl_ssl'\n\
+                sasl.mechanisms = 'SCRAM-SHA-256'\nfetch.wait.max.ms = 50\nenable.ssl.certificate.verification = false\n";
+    let config = of_text(text).unwrap();
+    assert_eq!(config.kafka.brokers.as_deref(), Some("a:9092,b:9092"));
+    let of = |name: &str| config.kafka.properties.get(name).map(|secret| secret.0.as_str());
+    assert_eq!(of("security.protocol"), Some("sasl_ssl"));
+    assert_eq!(of("sasl.mechanisms"), Some("SCRAM-SHA-256"));
+    assert_eq!(of("fetch.wait.max.ms"), Some("50"));
+    assert_eq!(of("enable.ssl.certificate.verification"), Some("false"));
+    let variables =
+        [("STRATUS__KAFKA__BROKERS", "h:1"), ("STRATUS__KAFKA__PROPERTIES__SASL_PASSWORD", "hush")];
+    let config = of_variables(&variables).unwrap();
+    assert_eq!(config.kafka.properties.get("sasl.password"), Some(&Secret("hush".into())));
+    assert!(!format!("{config:?}").contains("hush"));
+    assert!(told(of_text("[kafka]\nproperties = 3")).contains("table of names and values"));
+    assert!(told(of_text("[kafka.properties]\na = 'b'")).contains("no brokers"));
+    assert!(told(of_text("[kafka]\nbrokers = 'sasl://u:secret@h'")).contains("host:port"));
+}
+
+#[test]
+fn other_machines_need_users() {
+    assert!(told(of_text("[http]\nlisten = '0.0.0.0:8080'")).contains("HTTP knows no users"));
+    assert!(told(of_text("[pg]\nlisten = '0.0.0.0:5433'")).contains("there are no users"));
+    let config = of_text("[pg]\nlisten = '0.0.0.0:5433'\n[pg.users]\nAnn = 'hush'").unwrap();
+    assert_eq!(config.pg.users.get("Ann"), Some(&Secret("hush".into())));
+    assert!(!format!("{config:?}").contains("hush"));
+    let config = of_variables(&[("STRATUS__PG__USERS__Ann", "hush")]).unwrap();
+    assert!(config.pg.users.contains_key("Ann"));
     assert!(told(of_text("[pg]\nlisten = '5433'")).contains("not an address and a port"));
     assert!(told(of_text("[pg]\nlisten = '127.0.0.1:8080'")).contains("are both 127.0.0.1:8080"));
     assert!(of_text("[pg]\nlisten = '127.0.0.1:0'\n[http]\nlisten = '127.0.0.1:0'").is_ok());
@@ -99,6 +134,4 @@ fn secrets_are_not_shown() {
     let lake = LakeConfig { url: Some("s3://key:secret@host/b?token=secret".to_owned()) };
     let shown = format!("{lake:?}");
     assert!(!shown.contains("secret") && shown.contains("s3://***@host/b?***"), "{shown}");
-    let kafka = KafkaConfig { brokers: Some("sasl://u:secret@h:9092".to_owned()) };
-    assert!(!format!("{kafka:?}").contains("secret"));
 }

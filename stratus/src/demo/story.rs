@@ -19,7 +19,7 @@ use crate::client::{Session, quoted_text};
 use crate::commands::{psql_line, record_metrics};
 use crate::config::Config;
 use crate::exit::{FAILED, Failure, INTERRUPTED};
-use crate::node::Node;
+use crate::node::{Node, Roles};
 use crate::signals::Signals;
 
 /// How long the answers have after the last event to be exact.
@@ -42,7 +42,8 @@ const TOP: &str =
 /// Tells it from the beginning to the end, and cleans up.
 pub(crate) async fn tell(arguments: &DemoArguments, dir: &Path) -> anyhow::Result<()> {
     let signals = Signals::listen()?;
-    let node = Node::start(&config(dir), record_metrics()?).await?;
+    let config = config(dir);
+    let node = Node::start(&config, Roles::ALL, Some(config.http.listen), record_metrics()?).await?;
     let told = tokio::select! {
         told = scenes(arguments, dir, &node) => told,
         error = node.failed() => Err(error),
@@ -72,7 +73,13 @@ fn config(dir: &Path) -> Config {
     config
 }
 
+/// Where SQL and HTTP are.
+fn doors(node: &Node) -> anyhow::Result<(SocketAddr, SocketAddr)> {
+    node.pg_address().zip(node.http_address()).context("the demo's process has no front doors")
+}
+
 async fn scenes(arguments: &DemoArguments, dir: &Path, node: &Node) -> anyhow::Result<()> {
+    let (pg, http) = doors(node)?;
     let events = AdEvents::new(arguments.seed, (arguments.bad_percent * 10_000.0).round() as u64);
     let campaigns = events.campaigns().to_vec();
     let display = Arc::new(Display::new(arguments.events));
@@ -86,7 +93,7 @@ async fn scenes(arguments: &DemoArguments, dir: &Path, node: &Node) -> anyhow::R
 
     let ads = dir.join("ads.csv");
     std::fs::write(&ads, events.ads_csv()).with_context(|| format!("{} cannot be written", ads.display()))?;
-    let session = Session::at(node.pg_address()).await?;
+    let session = Session::at(pg).await?;
     declare(&session, &ads, &display).await?;
 
     let sent = Arc::new(Sent::default());
@@ -96,11 +103,11 @@ async fn scenes(arguments: &DemoArguments, dir: &Path, node: &Node) -> anyhow::R
         rate: arguments.rate.unwrap_or(Rate::Moving),
         lose_one: arguments.lose_one,
     };
-    let http = (node.http_address(), "ad_events");
-    let watching = watch(node.pg_address(), &sent, &display, &tell);
+    let http = (http, "ad_events");
+    let watching = watch(pg, &sent, &display, &tell);
     let sending = async {
         let producing = produce(events, order, http, Arc::clone(&sent));
-        let recomputing = recompute(node.pg_address(), arguments.events / 2, &sent, &display);
+        let recomputing = recompute(pg, arguments.events / 2, &sent, &display);
         let ((oracle, taken), ()) = tokio::try_join!(producing, recomputing)?;
         settle(&session, &oracle, seen.clone()).await?;
         anyhow::Ok((oracle, taken))
@@ -283,7 +290,7 @@ fn told(difference: &Difference) -> String {
 /// How to go on by hand.
 fn hand_over(node: &Node, ad: &str, kept: Option<&Path>) -> std::io::Result<()> {
     use std::io::Write as _;
-    let http = node.http_address();
+    let http = node.http_address().map(|address| address.to_string()).unwrap_or_default();
     let mut out = std::io::stdout().lock();
     writeln!(
         out,

@@ -9,22 +9,28 @@ use async_trait::async_trait;
 use stratus_batch::{BatchError, BatchLayer};
 use stratus_lake::Lake;
 use stratus_logs::DirectoryLog;
+use stratus_logs::kafka::{KafkaTopic, Start};
 use stratus_seam::catalog::{Action, CatalogMisfit, CatalogState, Connector, Source, ViewDefinition};
 use stratus_seam::catalog_log::{Catalog, CatalogError, now_ms};
 use stratus_seam::ids::{SourceId, ViewId};
-use stratus_seam::log::Log;
+use stratus_seam::log::{Log, LogId};
 use stratus_seam::offsets::OffsetVector;
 use stratus_serving::{Administration, catalog_error, lake_error};
 use stratus_sql::cataloged::relations;
 use stratus_sql::ddl::{CreateDimension, CreateSource, CreateView, Drop, DropKind, Statement};
 use stratus_sql::{SqlError, View};
 
-use super::sources::{OpenLogs, codec_options};
+use super::sources::{OpenLogs, PROPERTY, codec_options};
 
 /// Between two looks for a new view's first version.
 const POLL: Duration = Duration::from_millis(20);
 /// The options that a source over a directory log knows.
 const DIRECTORY_OPTIONS: [&str; 5] = ["connector", "format", "partitions", "path", "timestamp_unit"];
+/// The options that a source over Kafka knows, beside those for the Kafka client.
+const KAFKA_OPTIONS: [&str; 5] = ["connector", "format", "start", "timestamp_unit", "topic"];
+
+/// A new source's log, and where its history begins in it.
+type Beginning = (LogId, OffsetVector);
 
 /// Carries out DDL.
 #[derive(Debug)]
@@ -46,18 +52,41 @@ impl Administrator {
     }
 
     async fn create_source(&self, create: CreateSource) -> Result<(), SqlError> {
-        let connector = create.options.get("connector").map_or("directory", String::as_str);
-        if connector != "directory" {
-            let what = format!("connector = '{connector}' is not in this version");
-            return Err(SqlError::new("0A000", what)
-                .hint("connector = 'directory' is the default; 'file' declares a dimension table"));
-        }
-        known_options(&create.options, &DIRECTORY_OPTIONS)?;
+        let connector = match create.options.get("connector").map_or("directory", String::as_str) {
+            "directory" => Connector::Directory,
+            "kafka" => Connector::Kafka,
+            other => {
+                return Err(SqlError::new("22023", format!("there is no connector '{other}'")).hint(
+                    "'directory' is the default, 'kafka' reads a topic, 'file' declares a dimension table",
+                ));
+            }
+        };
         if let Some(format) = create.options.get("format").filter(|format| *format != "json") {
             return Err(SqlError::new("0A000", format!("format = '{format}' is not in this version"))
-                .hint("it is 'json', one object per line"));
+                .hint("it is 'json', one object per record"));
         }
         codec_options(&create.options)?;
+        self.logs.allow(connector)?;
+        let found = match connector {
+            Connector::Directory => self.new_directory(&create).await?,
+            Connector::Kafka => self.topic(&create).await?,
+        };
+        let Some((log, start)) = found else { return Ok(()) };
+        let source = Source {
+            id: SourceId::new(),
+            name: create.name,
+            columns: create.columns,
+            connector,
+            options: create.options,
+            log,
+            start,
+        };
+        self.commit(|_| Ok(vec![Action::CreateSource(source.clone())])).await
+    }
+
+    /// The directory log of a new source; none if the source exists and that is all right.
+    async fn new_directory(&self, create: &CreateSource) -> Result<Option<Beginning>, SqlError> {
+        known_options(&create.options, &DIRECTORY_OPTIONS)?;
         let partitions = match create.options.get("partitions") {
             None => 1,
             Some(text) => text.parse().ok().filter(|n| (1..=1024).contains(n)).ok_or_else(|| {
@@ -65,22 +94,46 @@ impl Administrator {
             })?,
         };
         if self.settled(&create.name, create.if_not_exists).await? {
-            return Ok(());
+            return Ok(None);
         }
         let dir = self.logs.directory(&create.name, &create.options);
         let created = tokio::task::spawn_blocking(move || DirectoryLog::create(dir, partitions)).await;
         let io = |error: &dyn std::fmt::Display| SqlError::new("58030", error.to_string());
         let log = created.map_err(|error| io(&error))?.map_err(|error| io(&error))?;
-        let source = Source {
-            id: SourceId::new(),
-            name: create.name,
-            columns: create.columns,
-            connector: Connector::Directory,
-            options: create.options,
-            log: log.id().await.map_err(|error| io(&error))?,
-            start: OffsetVector::zero(),
-        };
-        self.commit(|_| Ok(vec![Action::CreateSource(source.clone())])).await
+        Ok(Some((log.id().await.map_err(|error| io(&error))?, OffsetVector::zero())))
+    }
+
+    /// The topic of a new source; none if the source exists and that is all right.
+    async fn topic(&self, create: &CreateSource) -> Result<Option<Beginning>, SqlError> {
+        let own = create.options.iter().filter(|(name, _)| !name.starts_with(PROPERTY));
+        known_options(&own.map(|(name, value)| (name.clone(), value.clone())).collect(), &KAFKA_OPTIONS)?;
+        let secret = create.options.keys().filter_map(|name| name.strip_prefix(PROPERTY));
+        if let Some(name) = secret.into_iter().find(|name| name.contains("password") || name.contains("key"))
+        {
+            return Err(SqlError::new("22023", format!("{name} does not belong into the catalog"))
+                .hint("set it under [kafka.properties] in stratus.toml, or in the environment"));
+        }
+        let topic = create.options.get("topic").ok_or_else(|| {
+            SqlError::new("22023", "a source over Kafka needs a topic")
+                .hint("WITH (connector = 'kafka', topic = 'ad-events')")
+        })?;
+        let start: Start =
+            create.options.get("start").map_or("earliest", String::as_str).parse().map_err(
+                |error: stratus_logs::kafka::StartError| SqlError::new("22023", error.to_string()),
+            )?;
+        if self.settled(&create.name, create.if_not_exists).await? {
+            return Ok(None);
+        }
+        let settings = self.logs.kafka(&create.options)?;
+        let log_error = |error: stratus_seam::log::LogError| SqlError::new("58030", error.to_string());
+        let facts = KafkaTopic::look(&settings, topic).await.map_err(log_error)?;
+        if facts.is_compacted() {
+            return Err(SqlError::new("22023", format!("topic \"{topic}\" has cleanup.policy = compact"))
+                .detail("Compaction removes events, and a view counts every event.")
+                .hint("read a topic with cleanup.policy = delete"));
+        }
+        let start = KafkaTopic::resolve_start(&settings, topic, &start).await.map_err(log_error)?;
+        Ok(Some((facts.log_id, start)))
     }
 
     async fn create_dimension(&self, create: CreateDimension) -> Result<(), SqlError> {

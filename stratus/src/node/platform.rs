@@ -9,6 +9,7 @@ use stratus_logs::AppendError;
 use stratus_seam::catalog_log::Catalog;
 use stratus_seam::store::StateStore;
 
+use super::roles::Roles;
 use super::sources::OpenLogs;
 use super::tasks::Health;
 use crate::http::{AppendProblem, Appended, Platform};
@@ -16,6 +17,7 @@ use crate::http::{AppendProblem, Appended, Platform};
 /// The running process, as HTTP sees it.
 #[derive(Debug)]
 pub(super) struct RunningPlatform {
+    pub(super) roles: Roles,
     pub(super) catalog: Arc<Catalog>,
     pub(super) logs: Arc<OpenLogs>,
     pub(super) states: Arc<dyn StateStore>,
@@ -27,6 +29,9 @@ impl RunningPlatform {
     /// Sources whose speed state is being rebuilt.
     async fn rebuilding(&self) -> Result<Vec<String>, Box<dyn std::error::Error + Send + Sync>> {
         let mut reasons = Vec::new();
+        if !self.roles.serve && !self.roles.speed {
+            return Ok(reasons);
+        }
         for source in self.catalog.refresh().await?.sources.values() {
             let state = self.states.source(source.id).await?;
             let Some(ledger) = state.ledger.read().await? else { continue };
@@ -50,15 +55,14 @@ impl Platform for RunningPlatform {
             catalog = self.catalog.refresh().await.map_err(|error| unavailable(&error))?;
         }
         let source = catalog.sources.get(source).ok_or(AppendProblem::NoSuchSource)?;
-        let open = self.logs.open(source).await.map_err(|error| unavailable(&error))?;
+        let inlet = self.logs.inlet(source).await.map_err(|error| unavailable(&error))?;
         let problem = |error: AppendError| match error {
             AppendError::Locked { .. } => AppendProblem::NotAppendable(error.to_string()),
             other => AppendProblem::Unavailable(other.to_string()),
         };
-        let appender = open.appender().await.map_err(problem)?;
-        let checked = body.clone();
-        let dead_letters = tokio::task::spawn_blocking(move || open.dead_letters(&checked));
-        let appended = appender.append(body).await.map_err(problem)?;
+        let (checking, checked) = (Arc::clone(&inlet), body.clone());
+        let dead_letters = tokio::task::spawn_blocking(move || checking.dead_letters(&checked));
+        let appended = inlet.append(body).await.map_err(problem)?;
         let dead_letters = dead_letters.await.map_err(|error| unavailable(&error))?;
         let offsets = appended.offsets.iter().collect();
         Ok(Appended { accepted: appended.accepted, dead_letters, offsets })

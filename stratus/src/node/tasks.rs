@@ -1,12 +1,12 @@
 //! The tasks of a running process: for each source an ingester and a speed layer, the first runs, the front doors.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs::File;
 use std::future::Future;
 use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use stratus_batch::BatchLayer;
@@ -22,12 +22,15 @@ use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinHandle, JoinSet};
 
-use super::sources::OpenLogs;
+use super::roles::Roles;
+use super::sources::{OpenLogs, Reader, codec_options};
 use crate::config::{Config, StateKind};
 use crate::exit::{self, Failure};
 
 /// Between two looks at the catalog for new and dropped sources.
 const POLL: Duration = Duration::from_millis(25);
+/// Between two tries to open a source's log, which may be away.
+const RETRY: Duration = Duration::from_secs(1);
 
 /// A runtime that may be dropped anywhere.
 #[derive(Debug)]
@@ -82,10 +85,10 @@ pub(super) fn lock_data_directory(dir: &Path) -> anyhow::Result<File> {
 
 /// Opens the configured state store.
 pub(super) async fn open_state(config: &Config) -> anyhow::Result<Arc<dyn StateStore>> {
-    let path = config.state_path();
     let (kind, location) = match config.state.kind {
         StateKind::Memory => ("memory", String::new()),
-        StateKind::Redb => ("redb", path.to_string_lossy().into_owned()),
+        StateKind::Redb => ("redb", config.state_path().to_string_lossy().into_owned()),
+        StateKind::Redis => ("redis", config.state.url.clone().unwrap_or_default()),
     };
     Ok(stratus_state::open(kind, &location).await?)
 }
@@ -114,6 +117,7 @@ pub(super) fn door(
 /// What the layers work with.
 #[derive(Debug, Clone)]
 pub(super) struct Wiring {
+    pub(super) roles: Roles,
     pub(super) catalog: Arc<Catalog>,
     pub(super) lake: Lake,
     pub(super) states: Arc<dyn StateStore>,
@@ -123,20 +127,33 @@ pub(super) struct Wiring {
     pub(super) shards: u32,
 }
 
-/// Which layers of which source have stopped, and why.
+/// Which layers of which source have stopped or wait, and why.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Health(Arc<Mutex<BTreeMap<String, String>>>);
 
 impl Health {
     fn stopped(&self, part: String, reason: &dyn std::fmt::Display) {
         tracing::error!("{part} has stopped: {reason}");
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(part, reason.to_string());
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(part, format!("has stopped: {reason}"));
+    }
+
+    fn waits(&self, part: String, reason: &dyn std::fmt::Display) {
+        let told = format!("waits: {reason}");
+        let mut parts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if parts.get(&part) != Some(&told) {
+            tracing::warn!("{part} {told}");
+            parts.insert(part, told);
+        }
+    }
+
+    fn goes_on(&self, part: &str) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(part);
     }
 
     /// The reasons, a sentence each.
     pub(super) fn reasons(&self) -> Vec<String> {
         let stopped = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        stopped.iter().map(|(part, reason)| format!("{part} has stopped: {reason}")).collect()
+        stopped.iter().map(|(part, reason)| format!("{part} {reason}")).collect()
     }
 }
 
@@ -145,17 +162,22 @@ impl Health {
 pub(super) struct Layers {
     health: Health,
     supervisor: JoinHandle<()>,
-    first_runs: JoinHandle<()>,
+    batch: JoinHandle<()>,
 }
 
 impl Layers {
-    /// Starts an ingester and a speed layer for every source, now and later, and the batch layer's own runs.
+    /// Starts what the process's roles ask for: an ingester and a speed layer for every source, now and later, and
+    /// the batch layer's runs.
     pub(super) fn start(wiring: Wiring, speed: Handle, ingest: Handle, stop: watch::Receiver<bool>) -> Self {
         let health = Health::default();
-        let batch = Arc::clone(&wiring.batch);
+        let (roles, batch) = (wiring.roles, Arc::clone(&wiring.batch));
         let supervisor = tokio::spawn(supervise(wiring, health.clone(), speed, ingest, stop.clone()));
-        let first_runs = tokio::spawn(async move { batch.run(stop).await });
-        Self { health, supervisor, first_runs }
+        let batch = tokio::spawn(async move {
+            if roles.batch {
+                batch.run(stop).await;
+            }
+        });
+        Self { health, supervisor, batch }
     }
 
     pub(super) fn health(&self) -> Health {
@@ -164,7 +186,7 @@ impl Layers {
 
     /// Waits until every task has ended.
     pub(super) async fn stopped(self) {
-        for task in [self.supervisor, self.first_runs] {
+        for task in [self.supervisor, self.batch] {
             if let Err(error) = task.await {
                 tracing::error!("a layer ended badly: {error}");
             }
@@ -181,13 +203,26 @@ async fn supervise(
     mut stop: watch::Receiver<bool>,
 ) {
     let mut known: HashSet<SourceId> = HashSet::new();
+    let mut retry: HashMap<SourceId, Instant> = HashMap::new();
     let mut tasks = JoinSet::new();
     while !*stop.borrow() {
         match wiring.catalog.refresh().await {
             Ok(catalog) => {
                 for source in catalog.sources.values() {
-                    if known.insert(source.id) {
-                        begin(&wiring, source, &health, (&speed, &ingest), &stop, &mut tasks).await;
+                    let waits = retry.get(&source.id).is_some_and(|at| *at > Instant::now());
+                    if waits || known.contains(&source.id) {
+                        continue;
+                    }
+                    let part = format!("source \"{}\"", source.name);
+                    match begin(&wiring, source, &health, (&speed, &ingest), &stop, &mut tasks).await {
+                        Ok(()) => {
+                            known.insert(source.id);
+                            health.goes_on(&part);
+                        }
+                        Err(error) => {
+                            health.waits(part, &error);
+                            retry.insert(source.id, Instant::now() + RETRY);
+                        }
                     }
                 }
                 for gone in known.clone().into_iter().filter(|id| catalog.source(*id).is_none()) {
@@ -205,6 +240,7 @@ async fn supervise(
     while tasks.join_next().await.is_some() {}
 }
 
+/// Starts a source's layers in this process.
 async fn begin(
     wiring: &Wiring,
     source: &Source,
@@ -212,58 +248,60 @@ async fn begin(
     (speed, ingest): (&Handle, &Handle),
     stop: &watch::Receiver<bool>,
     tasks: &mut JoinSet<()>,
-) {
-    let name = &source.name;
-    let opened = wiring.logs.open(source).await;
-    let state = wiring.states.source(source.id).await;
-    let (open, state) = match (opened, state) {
-        (Ok(open), Ok(state)) => (open, state),
-        (Err(error), _) => return health.stopped(format!("source \"{name}\""), &error),
-        (_, Err(error)) => return health.stopped(format!("source \"{name}\""), &error),
+) -> anyhow::Result<()> {
+    let (name, roles) = (&source.name, wiring.roles);
+    let codec = codec_options(&source.options)?;
+    let ingester = match roles.ingest {
+        false => None,
+        true => Some(Ingester {
+            source: source.clone(),
+            log: wiring.logs.reader(source, Reader::Ingest).await?,
+            lake: wiring.lake.clone(),
+            catalog: Arc::clone(&wiring.catalog),
+            codec,
+            limits: stratus_ingest::Limits::default(),
+        }),
     };
-    let ingester = Ingester {
-        source: source.clone(),
-        log: Arc::new(open.log.clone()),
-        lake: wiring.lake.clone(),
-        catalog: Arc::clone(&wiring.catalog),
-        codec: open.codec,
-        limits: stratus_ingest::Limits::default(),
+    let layer = match roles.speed {
+        false => None,
+        true => Some(SpeedLayer {
+            source: source.clone(),
+            log: wiring.logs.reader(source, Reader::Speed).await?,
+            state: wiring.states.source(source.id).await?,
+            catalog: Arc::clone(&wiring.catalog),
+            dimensions: Arc::clone(&wiring.dimensions),
+            codec,
+            shards: wiring.shards,
+            limits: stratus_speed::Limits::default(),
+        }),
     };
-    let layer = SpeedLayer {
-        source: source.clone(),
-        log: Arc::new(open.log),
-        state,
-        catalog: Arc::clone(&wiring.catalog),
-        dimensions: Arc::clone(&wiring.dimensions),
-        codec: open.codec,
-        shards: wiring.shards,
-        limits: stratus_speed::Limits::default(),
-    };
-    let (of_ingest, of_speed) = (health.clone(), health.clone());
-    let (ingest_stop, speed_stop) = (stop.clone(), stop.clone());
-    let (ingest_name, speed_name) =
-        (format!("ingest of \"{name}\""), format!("the speed layer of \"{name}\""));
-    tasks.spawn_on(
-        async move {
-            if let Err(error) = ingester.run(ingest_stop).await {
-                of_ingest.stopped(ingest_name, &error);
+    if let Some(ingester) = ingester {
+        let (health, stop, part) = (health.clone(), stop.clone(), format!("ingest of \"{name}\""));
+        let work = async move {
+            if let Err(error) = ingester.run(stop).await {
+                health.stopped(part, &error);
             }
-        },
-        ingest,
-    );
-    tasks.spawn_on(
-        async move {
-            if let Err(error) = layer.run(speed_stop).await {
-                of_speed.stopped(speed_name, &error);
+        };
+        tasks.spawn_on(work, ingest);
+    }
+    if let Some(layer) = layer {
+        let (health, stop, part) = (health.clone(), stop.clone(), format!("the speed layer of \"{name}\""));
+        let work = async move {
+            if let Err(error) = layer.run(stop).await {
+                health.stopped(part, &error);
             }
-        },
-        speed,
-    );
+        };
+        tasks.spawn_on(work, speed);
+    }
+    Ok(())
 }
 
 /// What a dropped source leaves in the state store is deleted; its log and its part of the lake stay.
 async fn forget(wiring: &Wiring, source: SourceId) {
     wiring.logs.close(source).await;
+    if !wiring.roles.speed {
+        return;
+    }
     if let Err(error) = wiring.states.forget(source).await {
         tracing::warn!(%source, "the state of a dropped source was not deleted: {error}");
     }

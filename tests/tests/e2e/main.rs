@@ -7,5 +7,6 @@ mod crash_points;
 mod demo;
 mod faults;
 mod kills;
+mod production;
 mod run;
 mod tour;
