@@ -10,85 +10,21 @@
 
 #![allow(clippy::unwrap_used, missing_docs)]
 
-use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::io::Write as _;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use async_trait::async_trait;
-use datafusion::datasource::TableProvider;
-use rand::rngs::StdRng;
-use rand::{Rng, SeedableRng};
 use stratus_ingest::Ingester;
-use stratus_lake::Lake;
 use stratus_logs::{CodecOptions, DirectoryLog, JsonCodec, READ_BYTES};
-use stratus_seam::catalog::{Action, Connector, Dimension, Source, ViewDefinition};
-use stratus_seam::catalog_log::{Catalog, CatalogError};
-use stratus_seam::ids::{SourceId, ViewId};
+use stratus_seam::catalog::Connector;
+use stratus_seam::catalog_log::Catalog;
 use stratus_seam::log::Log;
 use stratus_seam::offsets::OffsetVector;
-use stratus_seam::schema::{Column, ColumnType};
 use stratus_seam::store::StateStore;
 use stratus_speed::SpeedLayer;
-use stratus_sql::SqlError;
-use stratus_sql::cataloged::DimensionTables;
+use stratus_tests::yahoo::{Ads, columns};
 use tokio::sync::watch;
-
-const QUERY: &str =
-    "SELECT campaign_id, date_bin(INTERVAL '10 seconds', event_time) AS window_start, count(*) AS views
-    FROM ad_events JOIN ads USING (ad_id) WHERE event_type = 'view' GROUP BY 1, 2";
-
-#[derive(Debug)]
-struct Ads(Lake, Dimension);
-
-#[async_trait]
-impl DimensionTables for Ads {
-    async fn table(&self, _: &str, _: &str) -> Result<Arc<dyn TableProvider>, SqlError> {
-        self.0.dimension_provider(&self.1).await.map_err(|error| SqlError::new("58030", error.to_string()))
-    }
-}
-
-fn columns() -> Vec<Column> {
-    let text = ["user_id", "page_id", "ad_id", "ad_type", "event_type"];
-    let mut columns: Vec<Column> = text.map(|name| Column::new(name, ColumnType::Text)).into();
-    columns.push(Column::new("event_time", ColumnType::TimestampTz));
-    columns.push(Column::new("ip_address", ColumnType::Text));
-    columns
-}
-
-fn ids(random: &mut StdRng, count: usize) -> Vec<String> {
-    let id = |random: &mut StdRng| {
-        let (a, b): (u64, u64) = (random.random(), random.random());
-        let (a, b) = (format!("{a:016x}"), format!("{b:016x}"));
-        format!("{}-{}-{}-{}-{}", &a[..8], &a[8..12], &a[12..], &b[..4], &b[4..])
-    };
-    (0..count).map(|_| id(random)).collect()
-}
-
-/// Events with the benchmark's keys and lengths.
-fn events(random: &mut StdRng, ads: &[String], count: u64) -> Vec<u8> {
-    let (users, pages) = (ids(random, 100), ids(random, 100));
-    let (ad_types, event_types) =
-        (["banner", "modal", "sponsored-search", "mail", "mobile"], ["view", "click", "purchase"]);
-    let mut text = String::with_capacity(count as usize * 250);
-    for i in 0..count {
-        let pick = |random: &mut StdRng, from: usize| random.random_range(0..from);
-        writeln!(
-            text,
-            r#"{{"user_id": "{}", "page_id": "{}", "ad_id": "{}", "ad_type": "{}", "event_type": "{}", "event_time": "{}", "ip_address": "1.2.3.4"}}"#,
-            users[pick(random, 100)],
-            pages[pick(random, 100)],
-            ads[pick(random, ads.len())],
-            ad_types[pick(random, 5)],
-            event_types[pick(random, 3)],
-            1_767_225_600_000 + i,
-        )
-        .unwrap();
-    }
-    text.into_bytes()
-}
 
 /// Seconds to read and decode everything.
 async fn decode(log: &DirectoryLog, mut codec: JsonCodec) -> f64 {
@@ -104,44 +40,13 @@ async fn decode(log: &DirectoryLog, mut codec: JsonCodec) -> f64 {
 }
 
 async fn run(count: u64, folder: &Path) -> serde_json::Value {
-    let mut random = StdRng::seed_from_u64(1);
-    let (ads, campaigns) = (ids(&mut random, 1_000), ids(&mut random, 100));
-    let mut csv = "ad_id,campaign_id\n".to_owned();
-    for (i, ad) in ads.iter().enumerate() {
-        writeln!(csv, "{ad},{}", campaigns[i / 10]).unwrap();
-    }
-    std::fs::write(folder.join("ads.csv"), csv).unwrap();
-    let lake = Lake::open(&folder.join("lake").to_string_lossy()).unwrap();
-    let declared = [Column::new("ad_id", ColumnType::Text), Column::new("campaign_id", ColumnType::Text)];
-    let dimension =
-        lake.copy_dimension("ads", &folder.join("ads.csv"), &BTreeMap::new(), &declared).await.unwrap();
+    let mut ads = Ads::make(folder, 1).await.unwrap();
+    let lake = ads.lake.clone();
 
     let log = DirectoryLog::create(folder.join("log"), 1).unwrap();
-    let source = Source {
-        id: SourceId::new(),
-        name: "ad_events".into(),
-        columns: columns(),
-        connector: Connector::Directory,
-        options: BTreeMap::new(),
-        log: log.id().await.unwrap(),
-        start: OffsetVector::zero(),
-    };
-    let view = ViewDefinition {
-        id: ViewId::new(),
-        name: "campaign_views".into(),
-        source: source.id,
-        dimensions: BTreeMap::from([("ads".into(), dimension.hash.clone())]),
-        sql: QUERY.into(),
-        options: BTreeMap::new(),
-        created_ms: 0,
-    };
+    let (source, view) = ads.declare(Connector::Directory, log.id().await.unwrap(), OffsetVector::zero());
     let catalog = Arc::new(Catalog::new(Arc::new(lake.catalog())));
-    let actions = vec![
-        Action::CreateSource(source.clone()),
-        Action::CreateDimension(dimension.clone()),
-        Action::CreateView(view.clone()),
-    ];
-    catalog.commit(|_| Ok::<_, CatalogError>(actions.clone())).await.unwrap();
+    ads.create(&catalog, &source, &view).await.unwrap();
     let path = folder.join("state.redb");
     let states: Arc<dyn StateStore> = stratus_state::open("redb", &path.to_string_lossy()).await.unwrap();
     let state = states.source(source.id).await.unwrap();
@@ -151,7 +56,7 @@ async fn run(count: u64, folder: &Path) -> serde_json::Value {
         log: Arc::new(log.clone()),
         state: state.clone(),
         catalog: Arc::clone(&catalog),
-        dimensions: Arc::new(Ads(lake.clone(), dimension)),
+        dimensions: Arc::new(ads.clone()),
         codec: CodecOptions::default(),
         shards: 16,
         limits: stratus_speed::Limits::default(),
@@ -163,7 +68,7 @@ async fn run(count: u64, folder: &Path) -> serde_json::Value {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 
-    let text = events(&mut random, &ads, count);
+    let text = ads.events(count);
     let mut staged = std::fs::File::create(folder.join("staged.jsonl")).unwrap();
     staged.write_all(&text).unwrap();
     staged.sync_all().unwrap();

@@ -8,6 +8,7 @@ pub mod events;
 pub mod http;
 pub mod process;
 pub mod producers;
+pub mod yahoo;
 
 /// One test at a time: each of them wants the machine to itself.
 pub async fn turn() -> tokio::sync::MutexGuard<'static, ()> {
