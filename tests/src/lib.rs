@@ -15,3 +15,8 @@ pub async fn turn() -> tokio::sync::MutexGuard<'static, ()> {
     static TURN: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
     TURN.lock().await
 }
+
+/// How many events a fault test sends: 200,000 unless `STRATUS_TEST_EVENTS` says otherwise.
+pub fn event_count() -> u64 {
+    std::env::var("STRATUS_TEST_EVENTS").ok().and_then(|text| text.parse().ok()).unwrap_or(200_000)
+}

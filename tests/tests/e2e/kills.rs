@@ -9,7 +9,7 @@ use stratus_tests::checker;
 
 use crate::run::{LAG, LAG_AFTER_KILL, Run};
 
-/// Twenty kills while commits are in flight; 200,000 events, 1 % of them bad.
+/// Twenty kills while commits are in flight; 200,000 events (or as `STRATUS_TEST_EVENTS` says), 1 % of them bad.
 #[tokio::test(flavor = "multi_thread")]
 async fn twenty_kills_lose_nothing_and_count_nothing_twice() {
     let _turn = stratus_tests::turn().await;
@@ -17,7 +17,9 @@ async fn twenty_kills_lose_nothing_and_count_nothing_twice() {
     let mut random = StdRng::seed_from_u64(20);
     let mut run = Run::start(1, &none, LAG_AFTER_KILL).await.unwrap();
     for round in 0..20 {
-        run.send(10_000, Duration::from_millis(random.random_range(300..1_500))).await.unwrap();
+        run.send(stratus_tests::event_count() / 20, Duration::from_millis(random.random_range(300..1_500)))
+            .await
+            .unwrap();
         if round % 3 == 0 {
             run.refresh().await.unwrap();
             tokio::time::sleep(Duration::from_millis(random.random_range(0..400))).await;

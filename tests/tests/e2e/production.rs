@@ -26,11 +26,6 @@ const LAG: Duration = Duration::from_secs(60);
 /// Events sent at a time.
 const STEP: u64 = 500;
 
-/// How many events are sent: 200,000 unless `STRATUS_TEST_EVENTS` says otherwise.
-fn events() -> u64 {
-    std::env::var("STRATUS_TEST_EVENTS").ok().and_then(|text| text.parse().ok()).unwrap_or(200_000)
-}
-
 /// Kafka, Redis, and a process for each layer.
 struct Platform {
     folder: TempDir,
@@ -132,7 +127,7 @@ async fn every_layer_and_every_server_dies() {
     let watcher = Watcher::start(platform.address.subscribe(), clicks.good, LAG);
     let producers = Producers::start(platform.kafka.brokers(), "clicks", PARTITIONS).await.unwrap();
     let good = clicks.good;
-    let sending = send(producers, clicks, events(), 5_000);
+    let sending = send(producers, clicks, stratus_tests::event_count(), 5_000);
 
     let pause = async |seconds: u64| tokio::time::sleep(Duration::from_secs(seconds)).await;
     pause(2).await;
