@@ -10,6 +10,7 @@ use stratus_logs::codec::CodecOptions;
 use stratus_seam::catalog::{CatalogState, Source};
 use stratus_seam::catalog_log::Catalog;
 use stratus_seam::crash;
+use stratus_seam::ids::Token;
 use stratus_seam::ledger::Txn;
 use stratus_seam::log::{Chunk, Log};
 use stratus_seam::offsets::OffsetRange;
@@ -21,6 +22,7 @@ use crate::batch;
 use crate::error::SpeedError;
 use crate::groups::{self, Effects};
 use crate::live::LiveViews;
+use crate::standby::stand_by;
 use crate::startup::{self, Hold};
 
 /// How long the coordinator waits after a failure before it recovers.
@@ -38,11 +40,13 @@ pub struct Limits {
     pub batch_bytes: usize,
     /// The least time from one batch to the next: what comes in meanwhile goes into one.
     pub linger: Duration,
+    /// Whether other processes can reach the state, so that one may stand by for this one.
+    pub shared: bool,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { batch_bytes: 16 << 20, linger: Duration::from_millis(20) }
+        Self { batch_bytes: 16 << 20, linger: Duration::from_millis(20), shared: false }
     }
 }
 
@@ -73,8 +77,9 @@ impl SpeedLayer {
     /// # Errors
     /// [`SpeedError::Stop`] if a person must look; no other failure ends it.
     pub async fn run(&self, mut stop: watch::Receiver<bool>) -> Result<(), SpeedError> {
+        let mut own = Vec::new();
         while !*stop.borrow() {
-            let failure = match self.work(&mut stop).await {
+            let failure = match self.work(&mut stop, &mut own).await {
                 Ok(()) => return Ok(()),
                 Err(stop @ SpeedError::Stop(_)) => return Err(stop),
                 Err(failure) => failure,
@@ -82,20 +87,34 @@ impl SpeedLayer {
             metrics::counter!("stratus_speed_recoveries_total", "source" => self.source.name.clone())
                 .increment(1);
             tracing::warn!(source = self.source.name, "the speed layer recovers: {failure}");
+            let lost = matches!(
+                failure,
+                SpeedError::LostLedger | SpeedError::Refused { .. } | SpeedError::LostShard(_)
+            );
+            let pause = async {
+                if lost
+                    && let Err(error) = stand_by(self.state.ledger.as_ref(), &own, &self.source.name).await
+                {
+                    tracing::warn!(source = self.source.name, "the ledger cannot be read: {error}");
+                }
+                tokio::time::sleep(BACKOFF).await;
+            };
             tokio::select! {
                 _ = stop.changed() => {}
-                () = tokio::time::sleep(BACKOFF) => {}
+                () = pause => {}
             }
         }
         Ok(())
     }
 
-    async fn work(&self, stop: &mut watch::Receiver<bool>) -> Result<(), SpeedError> {
+    /// `own` gets the token of each hold on the ledger.
+    async fn work(&self, stop: &mut watch::Receiver<bool>, own: &mut Vec<Token>) -> Result<(), SpeedError> {
         let mut catalog = self.catalog.refresh().await?;
         let mut live = self.prepare(&catalog, None).await?;
         let versions = live.versions(&catalog);
         let mut hold =
             startup::take_over(&self.source, &versions, self.log.as_ref(), &self.state, self.shards).await?;
+        own.push(hold.ledger.record().token);
         // Read again now that nobody else can write the ledger: every view that it lists is in this catalog, or was
         // dropped. With an older one an entry's views could be passed over for dropped ones.
         catalog = self.catalog.refresh().await?;
@@ -118,6 +137,9 @@ impl SpeedLayer {
             }
             self.skip_what_feeds_nothing(&mut hold, &mut live, &catalog).await?;
             let kept = hold.keep_house(&self.source, &catalog, &live).await?;
+            if self.limits.shared {
+                hold.ledger.keep_alive().await?;
+            }
             let position = hold.ledger.record().appended_to.clone();
             if hold.ledger.record().views.is_empty() {
                 self.pause(stop, IDLE).await;

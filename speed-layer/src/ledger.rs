@@ -1,12 +1,13 @@
 //! The one writer's hold on the ledger: every write compares with what was last seen.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use stratus_seam::ledger::Ledger;
 use stratus_seam::store::{Durability, LedgerStore, LedgerWrite, StoreError, TxnChanges};
 
 use crate::error::SpeedError;
+use crate::standby::HEARTBEAT;
 
 /// How often a write without an answer is settled by reading before the writer gives up and recovers.
 const ATTEMPTS: u32 = 5;
@@ -16,6 +17,7 @@ const ATTEMPTS: u32 = 5;
 pub(crate) struct HeldLedger {
     store: Arc<dyn LedgerStore>,
     record: Ledger,
+    written: Instant,
 }
 
 impl HeldLedger {
@@ -27,7 +29,7 @@ impl HeldLedger {
         txns: TxnChanges,
     ) -> Result<Self, SpeedError> {
         write(store.as_ref(), found, &record, txns, Durability::Now).await?;
-        Ok(Self { store, record })
+        Ok(Self { store, record, written: Instant::now() })
     }
 
     pub(crate) const fn record(&self) -> &Ledger {
@@ -38,6 +40,15 @@ impl HeldLedger {
         self.store.as_ref()
     }
 
+    /// Writes the record again if nothing was written for a while, so that one who stands by knows that its writer
+    /// is there.
+    pub(crate) async fn keep_alive(&mut self) -> Result<(), SpeedError> {
+        if self.written.elapsed() < HEARTBEAT {
+            return Ok(());
+        }
+        self.advance(self.record.heartbeat(), TxnChanges::default(), Durability::Later).await
+    }
+
     /// Writes the next record.
     pub(crate) async fn advance(
         &mut self,
@@ -46,7 +57,7 @@ impl HeldLedger {
         durability: Durability,
     ) -> Result<(), SpeedError> {
         write(self.store.as_ref(), Some(&self.record), &next, txns, durability).await?;
-        self.record = next;
+        (self.record, self.written) = (next, Instant::now());
         Ok(())
     }
 }

@@ -14,6 +14,7 @@ mod housekeeping;
 mod ledger;
 mod live;
 mod shards;
+mod standby;
 mod startup;
 
 pub use coordinator::{Limits, SpeedLayer};

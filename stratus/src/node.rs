@@ -98,6 +98,7 @@ impl Node {
                 logs: Arc::clone(&logs),
                 batch: Arc::clone(&batch),
                 shards: config.state.shards,
+                shared: config.state.kind == StateKind::Redis,
             },
             speed.handle(),
             ingest.handle(),

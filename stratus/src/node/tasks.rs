@@ -125,6 +125,8 @@ pub(super) struct Wiring {
     pub(super) logs: Arc<OpenLogs>,
     pub(super) batch: Arc<BatchLayer>,
     pub(super) shards: u32,
+    /// Whether other processes can reach the state.
+    pub(super) shared: bool,
 }
 
 /// Which layers of which source have stopped or wait, and why.
@@ -272,7 +274,7 @@ async fn begin(
             dimensions: Arc::clone(&wiring.dimensions),
             codec,
             shards: wiring.shards,
-            limits: stratus_speed::Limits::default(),
+            limits: stratus_speed::Limits { shared: wiring.shared, ..Default::default() },
         }),
     };
     if let Some(ingester) = ingester {

@@ -168,6 +168,11 @@ impl Ledger {
         Self { revision: self.revision + 1, ..self.clone() }
     }
 
+    /// The same again: its writer says that it is there.
+    pub fn heartbeat(&self) -> Self {
+        self.next()
+    }
+
     /// The same record under a new writer. `seen` is the highest token counter found on the shards.
     pub fn take_over(&self, seen: u64) -> Self {
         Self { token: Token::after(seen.max(self.token.counter)), ..self.next() }
