@@ -109,11 +109,18 @@ fn usage_and_configuration_have_their_codes() {
     );
     assert!(!dir.path().join("d").exists());
 
-    let output =
-        stratus(dir.path()).env("STRATUS__KAFKA__BROKERS", "h:9092").args(["up", "-c", "/dev/null"]).output();
-    let output = output.unwrap();
+    let with = |name: &str, value: &str, command: &str| {
+        stratus(dir.path()).env(name, value).args([command, "-c", "/dev/null"]).output().unwrap()
+    };
+    let output = with("STRATUS__KAFKA__BROKERS", "sasl://u:secret@h:9092", "up");
     assert_eq!(output.status.code(), Some(78));
     assert!(told(&output).starts_with("stratus: STRATUS__KAFKA__BROKERS: "), "{}", told(&output));
+    assert!(!told(&output).contains("secret"));
+    for layer in ["ingest", "speed", "batch", "serve"] {
+        let output = with("STRATUS__STATE__KIND", "redb", layer);
+        assert_eq!(output.status.code(), Some(78), "{}", told(&output));
+        assert!(told(&output).contains("a file that one process holds"), "{}", told(&output));
+    }
     assert_eq!(run(&["up", "-c", "missing.toml"]).status.code(), Some(78));
 }
 
