@@ -33,6 +33,23 @@ install_psql() {
     command -v psql >/dev/null || missing psql
 }
 
+# Apache Kafka, from its artifacts, into a folder beside the build.
+install_kafka() {
+    local version
+    version=$(sed -n 's/.*<version>\(4\..*\)<\/version>.*/\1/p' tests/servers/kafka/pom.xml)
+    export STRATUS_TEST_KAFKA="$CARGO_TARGET_DIR/kafka-$version"
+    command -v java >/dev/null || debian default-jre-headless
+    if [ ! -e "$STRATUS_TEST_KAFKA/complete" ]; then
+        command -v mvn >/dev/null || debian maven
+        say "fetching Apache Kafka $version"
+        mvn -q -B -f tests/servers/kafka/pom.xml dependency:copy-dependencies -DincludeScope=runtime \
+            -DoutputDirectory="$STRATUS_TEST_KAFKA" && touch "$STRATUS_TEST_KAFKA/complete" || true
+    fi
+    if ! command -v java >/dev/null || [ ! -e "$STRATUS_TEST_KAFKA/complete" ]; then
+        missing "Apache Kafka"
+    fi
+}
+
 # kcat, a producer that we did not write.
 install_kcat() {
     command -v kcat >/dev/null || debian kcat
@@ -77,6 +94,7 @@ if [ "${1:-}" = --lint ]; then
     cargo clippy --workspace --all-targets --locked -- -D warnings
 fi
 install_psql
+install_kafka
 install_kcat
 install_python_clients
 # Always the whole workspace: another selection of packages would build the dependencies again with other features.

@@ -135,7 +135,12 @@ impl Node {
             let listener = bind(config.pg.listen, "the PostgreSQL front door").await?;
             node.pg = Some(listener.local_addr()?);
             let service: Arc<dyn SqlService> = Arc::new(engine);
-            let options = pg::Options { drain: DRAIN, ..pg::Options::new(node._pools[3].handle()) };
+            let secrets = config.pg.users.iter().map(|(user, secret)| (user.clone(), secret.0.clone()));
+            let users = match config.pg.users.is_empty() {
+                true => None,
+                false => Some(Arc::new(pg::Users::new(secrets)?)),
+            };
+            let options = pg::Options { drain: DRAIN, users, ..pg::Options::new(node._pools[3].handle()) };
             let stopped = tasks::when(stopped.clone());
             node.doors.push(tasks::door("the PostgreSQL front door", &failed, async move {
                 pg::serve(listener, service, options, stopped).await

@@ -11,11 +11,13 @@ pub mod appender;
 pub mod codec;
 pub mod conformance;
 pub mod directory;
+pub mod kafka;
 mod line;
 
 pub use appender::{AppendError, Appended, Appender};
 pub use codec::{BadRecord, CodecError, CodecOptions, Decoded, JsonCodec, TimestampUnit};
 pub use directory::DirectoryLog;
+pub use kafka::KafkaLog;
 pub use line::lines;
 
 /// The longest record that is decoded unless an option says otherwise: 16 MiB. A log and the codec of one source

@@ -10,6 +10,8 @@ mod codec;
 mod conformance;
 #[path = "logs/directory.rs"]
 mod directory;
+#[path = "logs/kafka.rs"]
+mod kafka;
 #[path = "logs/oracle.rs"]
 mod oracle;
 #[path = "logs/torn.rs"]

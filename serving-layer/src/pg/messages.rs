@@ -143,6 +143,35 @@ pub(crate) fn opening(buffer: &mut BytesMut) -> Result<Option<Opening>, SqlError
     }
 }
 
+/// Takes the client's part of an authentication out of what was received, once it is there as a whole.
+///
+/// # Errors
+/// 08P01 for what is none.
+pub(crate) fn authentication(buffer: &mut BytesMut) -> Result<Option<Bytes>, SqlError> {
+    let Some([kind, length @ ..]) = buffer.first_chunk::<5>() else {
+        return Ok(None);
+    };
+    let length = usize::try_from(u32::from_be_bytes(*length)).unwrap_or(usize::MAX);
+    if *kind != b'p' || !(4..=MAX_STARTUP_BYTES).contains(&length) {
+        return Err(malformed("a part of the authentication was expected"));
+    }
+    if buffer.len() < length + 1 {
+        return Ok(None);
+    }
+    Ok(Some(buffer.split_to(length + 1).freeze().split_off(5)))
+}
+
+/// What a client begins SASL with: the mechanism's name and its first message.
+///
+/// # Errors
+/// 08P01 for what is none.
+pub(crate) fn sasl_begin(body: Bytes) -> Result<(String, Bytes), SqlError> {
+    let mut body = Body(body);
+    let mechanism = body.text()?;
+    let first = body.sized()?.ok_or_else(|| malformed("there is no SASL message in it"))?;
+    Ok((mechanism, first))
+}
+
 /// Takes the next message out of what was received, once it is there as a whole.
 ///
 /// # Errors

@@ -6,8 +6,9 @@
 //!
 //! A connection is one task. Its statements run on another runtime (`Options::queries`), so that a query that
 //! computes never holds up a socket, and everything that a statement holds is let go when it is cancelled, when its
-//! time is over, or when its client is gone. Nobody is authenticated: the listener belongs on the loopback
-//! interface or behind something that guards it.
+//! time is over, or when its client is gone. Clients prove their password by SCRAM-SHA-256 if there are users;
+//! without users nobody is authenticated, and the listener belongs on the loopback interface. What follows is in
+//! clear: there is no TLS.
 
 mod arguments;
 mod arrays;
@@ -25,6 +26,7 @@ mod messages;
 mod parameter;
 mod relation_tables;
 mod rows;
+mod scram;
 mod session;
 mod settings;
 mod startup;
@@ -32,6 +34,7 @@ mod text;
 mod transaction;
 mod translation;
 mod types;
+mod users;
 mod wire;
 mod work;
 
@@ -55,6 +58,7 @@ use self::work::Task;
 use crate::service::{Client, SqlService};
 
 pub use self::parameter::SERVER_VERSION;
+pub use self::users::{UserError, Users};
 
 /// How long a client may take to say what it wants.
 const STARTUP_TIME: Duration = Duration::from_secs(10);
@@ -71,6 +75,8 @@ pub struct Options {
     pub max_connections: usize,
     /// How long statements that run may go on after the shutdown has begun.
     pub drain: Duration,
+    /// Who may connect; none: whoever can reach the listener.
+    pub users: Option<Arc<Users>>,
     /// Where statements run; the sockets stay on the runtime that calls [`serve`].
     pub queries: Handle,
 }
@@ -78,7 +84,13 @@ pub struct Options {
 impl Options {
     /// The database `stratus`, 100 connections, 10 seconds to drain.
     pub fn new(queries: Handle) -> Self {
-        Self { database: "stratus".to_owned(), max_connections: 100, drain: Duration::from_secs(10), queries }
+        Self {
+            database: "stratus".to_owned(),
+            max_connections: 100,
+            drain: Duration::from_secs(10),
+            users: None,
+            queries,
+        }
     }
 }
 
@@ -189,6 +201,21 @@ impl Server {
             let mut refused = error("3D000", format!("database \"{}\" does not exist", request.database));
             refused.hint = Some(format!("the database is \"{}\"", self.options.database));
             return wire.close_with(&refused).await;
+        }
+        if let Some(users) = &self.options.users {
+            let proved = startup::authenticate(&mut wire, &request.user, users);
+            let proved = tokio::select! {
+                proved = tokio::time::timeout(STARTUP_TIME, proved) => proved,
+                () = ends(&mut phase) => return,
+            };
+            match proved {
+                Ok(Ok(Some(Ok(())))) => {}
+                Ok(Ok(Some(Err(refused)))) => {
+                    tracing::warn!(user = request.user, "a client was refused: {refused}");
+                    return wire.close_with(&refused).await;
+                }
+                Ok(Ok(None) | Err(_)) | Err(_) => return,
+            }
         }
         let Ok(_permit) = Arc::clone(&self.connections).try_acquire_owned() else {
             return wire.close_with(&error("53300", "sorry, too many clients already")).await;

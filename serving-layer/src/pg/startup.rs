@@ -4,6 +4,9 @@ use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
 use pgwire::messages::PgWireBackendMessage as Reply;
 use pgwire::messages::response::ReadyForQuery;
 use pgwire::messages::startup::{
@@ -14,8 +17,10 @@ use stratus_sql::SqlError;
 use super::backends::Backends;
 use super::errors::error;
 use super::messages::{self, Opening};
+use super::scram::{self, Exchange};
 use super::settings::Parameters;
 use super::transaction::Transaction;
+use super::users::Users;
 use super::wire::Wire;
 use crate::service::Notice;
 
@@ -140,6 +145,55 @@ fn command_line_options(options: &str) -> Result<Vec<(String, String)>, SqlError
         settings.push((name.replace('-', "_"), value.to_owned()));
     }
     Ok(settings)
+}
+
+/// Lets a client prove that it knows its user's password. None: it has closed the connection.
+///
+/// # Errors
+/// If the connection breaks. A refusal is the inner error: 28P01 for a wrong password and for a user that does not
+/// exist.
+pub(crate) async fn authenticate(
+    wire: &mut Wire,
+    user: &str,
+    users: &Users,
+) -> io::Result<Option<Result<(), SqlError>>> {
+    wire.send(&Reply::Authentication(Authentication::SASL(vec![scram::MECHANISM.to_owned()])))?;
+    wire.flush().await?;
+    let Some(first) = answer(wire).await? else { return Ok(None) };
+    let nonce = STANDARD.encode(rand::random::<[u8; 18]>());
+    let begun = first.and_then(messages::sasl_begin).and_then(|(mechanism, first)| {
+        if mechanism != scram::MECHANISM {
+            return Err(error("08P01", format!("the mechanism {mechanism:?} was not offered")));
+        }
+        Exchange::begin(&first, users.find(user), &nonce)
+    });
+    let (exchange, reply) = match begun {
+        Ok(begun) => begun,
+        Err(refused) => return Ok(Some(Err(refused))),
+    };
+    wire.send(&Reply::Authentication(Authentication::SASLContinue(reply.into())))?;
+    wire.flush().await?;
+    let Some(last) = answer(wire).await? else { return Ok(None) };
+    Ok(Some(match last.and_then(|last| exchange.end(&last)) {
+        Ok(Some(reply)) => {
+            wire.send(&Reply::Authentication(Authentication::SASLFinal(reply.into())))?;
+            Ok(())
+        }
+        Ok(None) => Err(error("28P01", format!("password authentication failed for user \"{user}\""))),
+        Err(refused) => Err(refused),
+    }))
+}
+
+/// The client's next part of the authentication; none at the end of the connection.
+async fn answer(wire: &mut Wire) -> io::Result<Option<Result<Bytes, SqlError>>> {
+    loop {
+        match messages::authentication(&mut wire.inbound) {
+            Ok(Some(part)) => return Ok(Some(Ok(part))),
+            Ok(None) if wire.receive().await? => {}
+            Ok(None) => return Ok(None),
+            Err(refused) => return Ok(Some(Err(refused))),
+        }
+    }
 }
 
 /// Greets a client that is let in: it may go on.

@@ -133,4 +133,8 @@ pub trait Log: Send + Sync + std::fmt::Debug {
 
     /// Returns when something may have been appended behind `seen`, and after `patience` at the latest.
     async fn appended(&self, seen: &OffsetVector, patience: Duration) -> Result<(), LogError>;
+
+    /// Tells the log how far its reader has come, for those who watch it from outside. Decides nothing, and a log
+    /// may ignore it.
+    async fn acknowledge(&self, _absorbed: &OffsetVector) {}
 }
