@@ -298,3 +298,6 @@ fn literal(expr: &Expr) -> Option<&ScalarValue> {
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests;
