@@ -6,8 +6,10 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod domain;
 mod engine;
 mod error;
+mod key_set;
 pub mod pg;
 mod reading;
 mod relation;

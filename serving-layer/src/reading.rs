@@ -1,6 +1,6 @@
 //! Reading the views of one source at one txid.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,23 +10,26 @@ use futures::stream::{self, StreamExt, TryStreamExt};
 use stratus_seam::catalog::Version;
 use stratus_seam::catalog_log::now_ms;
 use stratus_seam::encoding::{EncodingError, decode_rows};
-use stratus_seam::ids::{Generation, ShardNo, ViewId};
+use stratus_seam::ids::{Generation, ShardNo, TxId, ViewId};
 use stratus_seam::ledger::Ledger;
 use stratus_seam::offsets::OffsetVector;
 use stratus_seam::reading::{Choice, NotYet, Stale, as_of, choose, settle, still_holds, usable_page};
-use stratus_seam::shard::Scope;
-use stratus_seam::store::{LedgerStore, Pin, SourceState};
+use stratus_seam::shard::{Scope, shard_of};
+use stratus_seam::store::{LedgerStore, Page, Pin, SourceState};
 use stratus_sql::View;
-use tokio::sync::OnceCell;
+use tokio::sync::Mutex;
 use uuid::Uuid;
 
 use crate::error::ReadError;
+use crate::key_set::KeySet;
 
 /// How long a reader's lease lasts. Longer than nearly every read; a read that outlasts it is told by the floor and
 /// starts over. A dead reader's lease holds epochs back for no longer than this.
 const LEASE: Duration = Duration::from_secs(15);
 /// Rows asked for at a time.
 const PAGE: usize = 10_000;
+/// Keys looked up at a time.
+const LOOK_UP: usize = 1_000;
 /// Shards read at a time.
 const CONCURRENCY: usize = 4;
 
@@ -49,7 +52,18 @@ pub(crate) struct ViewReading {
     ledger: Arc<Ledger>,
     state: SourceState,
     _pin: PinGuard,
-    rows: OnceCell<Vec<RecordBatch>>,
+    /// What scans of this statement have read so far: all of it at T, whichever keys they asked for.
+    reads: Mutex<Vec<Arc<SpeedRows>>>,
+}
+
+/// States of the speed layer at T.
+#[derive(Debug)]
+pub(crate) struct SpeedRows {
+    /// The keys that were asked for.
+    pub(crate) keys: KeySet,
+    /// In how many shards they were looked for.
+    pub(crate) shards: usize,
+    pub(crate) batches: Vec<RecordBatch>,
 }
 
 /// What an answer is allowed to be.
@@ -88,7 +102,7 @@ pub(crate) async fn open(
             ledger: Arc::clone(&ledger),
             state: state.clone(),
             _pin: pin,
-            rows: OnceCell::new(),
+            reads: Mutex::default(),
         }));
     }
     Ok(readings)
@@ -135,45 +149,102 @@ impl ViewReading {
         self.version.failed_rows + self.choice.chain.iter().map(|epoch| epoch.failed_rows).sum::<u64>()
     }
 
-    /// The speed layer's states at T, read once however often a query scans them.
-    pub(crate) async fn rows(&self) -> Result<Vec<RecordBatch>, ReadError> {
-        self.rows.get_or_try_init(|| self.read()).await.cloned()
+    /// How many shards the source has.
+    pub(crate) fn shards(&self) -> ShardNo {
+        self.ledger.shards
     }
 
-    async fn read(&self) -> Result<Vec<RecordBatch>, ReadError> {
-        let shards = stream::iter((0..self.ledger.shards).map(|shard| self.read_shard(shard)));
-        let batches = shards.buffer_unordered(CONCURRENCY).try_collect::<Vec<_>>().await?;
+    /// The speed layer's states at T, of at least the keys in `wanted`. What another scan of the statement has read
+    /// already is not read again.
+    pub(crate) async fn rows(&self, wanted: &KeySet) -> Result<Arc<SpeedRows>, ReadError> {
+        let mut reads = self.reads.lock().await;
+        if let Some(read) = reads.iter().find(|read| read.keys.covers(wanted)) {
+            return Ok(Arc::clone(read));
+        }
+        let read = Arc::new(self.read(wanted).await?);
+        reads.push(Arc::clone(&read));
+        Ok(read)
+    }
+
+    async fn read(&self, wanted: &KeySet) -> Result<SpeedRows, ReadError> {
+        let shards = by_shard(wanted, self.ledger.shards);
+        let count = shards.len();
+        let reads = stream::iter(shards.into_iter().map(|(shard, keys)| self.read_shard(shard, keys)));
+        let batches = reads.buffer_unordered(CONCURRENCY).try_collect::<Vec<_>>().await?;
         let after = self.state.ledger.read().await?;
         still_holds(&self.ledger, after.as_ref(), self.id, self.choice.chain[0].number)?;
-        Ok(batches.into_iter().flatten().collect())
+        let batches = batches.into_iter().flatten().collect();
+        Ok(SpeedRows { keys: wanted.clone(), shards: count, batches })
     }
 
-    /// One shard: its pages, then its tail, which brings them all to T.
-    async fn read_shard(&self, shard: ShardNo) -> Result<Vec<RecordBatch>, ReadError> {
+    /// One shard: its pages, or the keys that are wanted of it, then its tail, which brings them all to T.
+    async fn read_shard(
+        &self,
+        shard: ShardNo,
+        keys: Option<Vec<String>>,
+    ) -> Result<Vec<RecordBatch>, ReadError> {
         let scopes = self.choice.scopes(self.id);
-        let (generation, token) = (self.ledger.generation, self.ledger.token);
-        let (mut pages, mut paged) = (Vec::new(), self.choice.txid);
+        let mut pages = Pages { rows: Vec::new(), paged: self.choice.txid };
         for scope in &scopes {
-            let mut after: Option<String> = None;
-            loop {
-                let page = self.state.shards.page(shard, *scope, after.as_deref(), PAGE).await?;
-                paged = paged.max(usable_page(generation, token, self.choice.txid, page.stand)?);
-                pages.extend(page.rows.into_iter().map(|(key, state)| (*scope, key, state)));
-                after = page.next;
-                if after.is_none() {
-                    break;
-                }
+            match &keys {
+                Some(keys) => self.find(shard, *scope, keys, &mut pages).await?,
+                None => self.page(shard, *scope, &mut pages).await?,
             }
         }
         let tail = self.state.shards.tail(shard, self.choice.txid, &scopes).await?;
-        settle(generation, token, self.choice.txid, paged, tail.as_ref(), &scopes)?;
-        let held = tail.map(|tail| as_of(pages, &tail)).unwrap_or_default();
+        let (generation, token) = (self.ledger.generation, self.ledger.token);
+        settle(generation, token, self.choice.txid, pages.paged, tail.as_ref(), &scopes)?;
+        let mut held = tail.map(|tail| as_of(pages.rows, &tail)).unwrap_or_default();
+        if let Some(keys) = keys {
+            // The undo also tells of keys that nobody asked for.
+            let wanted: HashSet<String> = keys.into_iter().collect();
+            held.values_mut().for_each(|rows| rows.retain(|key, _| wanted.contains(key)));
+        }
         self.decode(&held).map_err(ReadError::from)
+    }
+
+    async fn page(&self, shard: ShardNo, scope: Scope, pages: &mut Pages) -> Result<(), ReadError> {
+        let mut after: Option<String> = None;
+        loop {
+            let page = self.state.shards.page(shard, scope, after.as_deref(), PAGE).await?;
+            self.count("stratus_speed_rows_paged_total", page.rows.len());
+            after = page.next.clone();
+            self.take(scope, page, pages)?;
+            if after.is_none() {
+                return Ok(());
+            }
+        }
+    }
+
+    async fn find(
+        &self,
+        shard: ShardNo,
+        scope: Scope,
+        keys: &[String],
+        pages: &mut Pages,
+    ) -> Result<(), ReadError> {
+        for keys in keys.chunks(LOOK_UP) {
+            let page = self.state.shards.find(shard, scope, keys).await?;
+            self.count("stratus_speed_keys_looked_up_total", keys.len());
+            self.take(scope, page, pages)?;
+        }
+        Ok(())
+    }
+
+    fn take(&self, scope: Scope, page: Page, pages: &mut Pages) -> Result<(), ReadError> {
+        let (generation, token) = (self.ledger.generation, self.ledger.token);
+        pages.paged = pages.paged.max(usable_page(generation, token, self.choice.txid, page.stand)?);
+        pages.rows.extend(page.rows.into_iter().map(|(key, state)| (scope, key, state)));
+        Ok(())
+    }
+
+    fn count(&self, counter: &'static str, rows: usize) {
+        metrics::counter!(counter, "view" => self.view.name().to_owned()).increment(rows as u64);
     }
 
     fn decode(
         &self,
-        held: &BTreeMap<Scope, std::collections::HashMap<String, String>>,
+        held: &BTreeMap<Scope, HashMap<String, String>>,
     ) -> Result<Vec<RecordBatch>, EncodingError> {
         let schema = self.schema();
         let (key_fields, state_fields) = schema.fields().split_at(self.view.descriptor().keys.len());
@@ -188,6 +259,23 @@ impl ViewReading {
         }
         Ok(batches)
     }
+}
+
+/// What was read of a shard, and the highest txid that a part of it stood at.
+struct Pages {
+    rows: Vec<(Scope, String, String)>,
+    paged: TxId,
+}
+
+/// The shards to read, each with the keys to look up in it; none for all of its keys.
+fn by_shard(wanted: &KeySet, shards: ShardNo) -> BTreeMap<ShardNo, Option<Vec<String>>> {
+    let KeySet::Keys(keys) = wanted else { return (0..shards).map(|shard| (shard, None)).collect() };
+    let mut by_shard: BTreeMap<ShardNo, Option<Vec<String>>> = BTreeMap::new();
+    for key in keys {
+        let of_shard = by_shard.entry(shard_of(key, shards)).or_default();
+        of_shard.get_or_insert_default().push(key.clone());
+    }
+    by_shard
 }
 
 /// A pin that is taken back when its reader is done, or gone.

@@ -1,5 +1,5 @@
 //! The PostgreSQL front door, from the outside: a real listener on a free loopback port, over a small engine of
-//! plain DataFusion.
+//! plain DataFusion; and look-ups by key through the product's own engine.
 
 #![allow(clippy::unwrap_used)]
 #![allow(missing_docs, unreachable_pub)]
@@ -10,6 +10,8 @@ mod catalog;
 mod engine;
 #[path = "front/interruption.rs"]
 mod interruption;
+#[path = "front/look_ups.rs"]
+mod look_ups;
 #[path = "front/protocol.rs"]
 mod protocol;
 #[path = "front/raw.rs"]

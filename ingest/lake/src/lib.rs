@@ -33,6 +33,7 @@ mod error;
 mod files;
 mod lake;
 mod master;
+mod sorting;
 mod source_tables;
 mod span;
 mod table;

@@ -22,7 +22,8 @@ use uuid::Uuid;
 
 use crate::files::{FileTable, LakeFile};
 use crate::lake::view_folder;
-use crate::writer::{properties, with_schema};
+use crate::sorting::{by_key, cause};
+use crate::writer::properties;
 use crate::{Lake, LakeError};
 
 /// A file is closed once it has about so many bytes.
@@ -38,7 +39,8 @@ pub struct WrittenVersion {
 }
 
 impl Lake {
-    /// Writes the states of version `number` of a view as they come. On return the files are durable; the catalog
+    /// Writes the states of version `number` of a view in the order of their keys, so that a look-up reads few parts
+    /// of the files. On return the files are durable; the catalog
     /// commit that publishes the version makes them part of the lake.
     ///
     /// # Errors
@@ -59,18 +61,18 @@ impl Lake {
         view: ViewId,
         number: u32,
         schema: SchemaRef,
-        mut states: SendableRecordBatchStream,
+        states: SendableRecordBatchStream,
         file_bytes: usize,
     ) -> Result<WrittenVersion, LakeError> {
         let folder = format!("{}/v{number}-{}", view_folder(view), Uuid::now_v7().simple());
         let mut written = WrittenVersion { files: Vec::new(), groups: 0 };
+        let mut states = by_key(&schema, states).map_err(|error| cause(error, &folder))?;
         let mut open: Option<StateFile> = None;
         while let Some(batch) = states.next().await {
-            let batch = batch.map_err(LakeError::unavailable(format!("could not compute {folder}")))?;
+            let batch = batch.map_err(|error| cause(error, &folder))?;
             if batch.num_rows() == 0 {
                 continue;
             }
-            let batch = with_schema(&batch, &schema)?;
             let mut file = match open.take() {
                 Some(file) => file,
                 None => {

@@ -6,6 +6,7 @@
 mod ambiguity;
 mod claims;
 mod commits;
+mod finding;
 mod ledger;
 mod owner;
 mod reading;
@@ -18,6 +19,7 @@ use stratus_seam::store::StateStore;
 pub use self::ambiguity::*;
 pub use self::claims::*;
 pub use self::commits::*;
+pub use self::finding::*;
 pub use self::ledger::*;
 pub use self::reading::*;
 
@@ -63,6 +65,9 @@ cases!(
     pages_are_complete_while_commits_go_on,
     dropped_scopes_go_and_others_stay,
     drop_while_paging_is_noticed,
+    found_keys_are_what_paging_and_filtering_gives,
+    found_keys_are_of_one_moment,
+    found_keys_are_brought_to_t,
     lost_commit_answers_are_settled_by_reading,
     lost_ledger_answers_are_settled_by_reading,
     lost_claim_answers_are_settled_by_asking_again,

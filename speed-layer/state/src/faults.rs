@@ -53,6 +53,7 @@ pub enum Op {
     Get,
     Commit,
     Page,
+    Find,
     Tail,
     DropScopes,
 }
@@ -60,8 +61,8 @@ pub enum Op {
 impl Op {
     /// Whether the call changes nothing.
     pub fn reads(self) -> bool {
-        use Op::{Get, Meta, Page, Pins, Read, Requests, Tail, Txns};
-        matches!(self, Read | Txns | Requests | Pins | Meta | Get | Page | Tail)
+        use Op::{Find, Get, Meta, Page, Pins, Read, Requests, Tail, Txns};
+        matches!(self, Read | Txns | Requests | Pins | Meta | Get | Page | Find | Tail)
     }
 }
 
@@ -312,6 +313,11 @@ impl ShardStore for FaultySource {
         let call =
             |on: Arc<dyn ShardStore>| async move { on.page(shard, scope, after.as_deref(), limit).await };
         self.on_shard(Op::Page, shard, call).await
+    }
+
+    async fn find(&self, shard: ShardNo, scope: Scope, keys: &[String]) -> Result<Page, StoreError> {
+        let keys = keys.to_vec();
+        self.on_shard(Op::Find, shard, |on| async move { on.find(shard, scope, &keys).await }).await
     }
 
     async fn tail(&self, shard: ShardNo, txid: TxId, scopes: &[Scope]) -> Result<Option<Tail>, StoreError> {

@@ -302,6 +302,15 @@ impl ShardStore for MemorySource {
         }))
     }
 
+    async fn find(&self, shard: ShardNo, scope: Scope, keys: &[String]) -> Result<Page, StoreError> {
+        Ok(self.look(|contents| {
+            let Some(shard) = contents.shards.get(&shard) else { return Page::default() };
+            let held = shard.state.get(&scope);
+            let row = |key: &String| Some((key.clone(), held?.get(key)?.clone()));
+            Page { rows: keys.iter().filter_map(row).collect(), next: None, stand: Some(shard.meta.stand()) }
+        }))
+    }
+
     async fn tail(&self, shard: ShardNo, txid: TxId, scopes: &[Scope]) -> Result<Option<Tail>, StoreError> {
         Ok(self.look(|contents| {
             let shard = contents.shards.get(&shard)?;

@@ -208,6 +208,11 @@ pub trait ShardStore: Send + Sync + fmt::Debug {
         limit: usize,
     ) -> Result<Page, StoreError>;
 
+    /// The rows of those of `keys` that are present, each once, in any order; what is absent is left out. All of
+    /// them, and the shard's stand, are seen in one moment, so there is no next page. A look-up is a page that the
+    /// caller chose the keys of: the same rules bring it to a txid ([`crate::reading`]). `keys` name each key once.
+    async fn find(&self, shard: ShardNo, scope: Scope, keys: &[String]) -> Result<Page, StoreError>;
+
     /// The shard's record and the undo of all txids above `txid` for `scopes`; none if the shard is empty.
     async fn tail(&self, shard: ShardNo, txid: TxId, scopes: &[Scope]) -> Result<Option<Tail>, StoreError>;
 

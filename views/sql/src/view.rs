@@ -19,6 +19,7 @@ use crate::class::Class;
 use crate::definition::{AggregateCall, Definition, compile_state, define, replace_scans, scan_columns};
 use crate::descriptor::{Descriptor, STATE_FORMAT, StateColumn};
 use crate::error::{SqlError, sqlstate_of};
+use crate::key_grid::{KeyGrid, grid_of};
 use crate::query::{CheckedQuery, check};
 use crate::relations::{Relation, Relations};
 use crate::row_stage::{FailedRows, RowStage};
@@ -147,6 +148,11 @@ impl View {
     /// Whether the view has GROUP BY. One without always has exactly one group, even over no events.
     pub fn is_grouped(&self) -> bool {
         self.inner.grouped
+    }
+
+    /// The values that each key column of the states can have at all, where it is a bucket of time.
+    pub fn key_grids(&self) -> Vec<Option<KeyGrid>> {
+        self.inner.definition.rows.keys.iter().map(|key| grid_of(&key.expr, &key.data_type)).collect()
     }
 
     /// Tells whether two sets of states may be merged: hexadecimal SHA-256 over the query in canonical spelling, the

@@ -5,14 +5,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arrow::array::{
-    ArrayRef, BinaryArray, BooleanArray, Decimal128Array, Float64Array, Int64Array, ListArray, RecordBatch,
-    StringArray, StructArray, TimestampMicrosecondArray, UInt64Array,
+    ArrayRef, AsArray, BinaryArray, BooleanArray, Decimal128Array, Float64Array, Int64Array, ListArray,
+    RecordBatch, StringArray, StructArray, TimestampMicrosecondArray, UInt64Array,
 };
 use arrow::compute::concat_batches;
-use arrow::datatypes::{DataType, Field, Fields, Float64Type, Schema, SchemaRef};
+use arrow::datatypes::{DataType, Field, Fields, Float64Type, Schema, SchemaRef, UInt64Type};
 use datafusion::physical_plan::displayable;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
-use datafusion::prelude::{SessionContext, col, lit};
+use datafusion::prelude::{SessionConfig, SessionContext, col, lit};
 use futures::stream;
 use stratus_lake::{Lake, LakeError, WrittenVersion};
 use stratus_seam::catalog::{RunKind, Version};
@@ -85,7 +85,54 @@ async fn every_type_of_state_comes_back_as_it_went_in() {
     let batches = SessionContext::new().read_table(table).unwrap().collect().await.unwrap();
     let read = concat_batches(&batches[0].schema(), &batches).unwrap();
     assert_eq!(read.schema().fields(), states().schema().fields());
-    assert_eq!(read, concat_batches(&states().schema(), &[states(), states()]).unwrap());
+    // In the order of their keys, NULL first: each row twice.
+    let [k, empty, null] = [0, 1, 2].map(|row| states().slice(row, 1));
+    let sorted = [null.clone(), null, empty.clone(), empty, k.clone(), k];
+    assert_eq!(read, concat_batches(&states().schema(), &sorted).unwrap());
+}
+
+/// Rows come in any order and are found by the statistics of the parts of a file.
+#[tokio::test]
+async fn a_look_up_reads_few_rows() {
+    const GROUPS: u64 = 300_000;
+    let lake = Lake::open("memory://").unwrap();
+    // Every number below GROUPS once, out of order: the factor has no divisor in common with it.
+    let mixed = |i: u64| i * 7_919 % GROUPS;
+    let batches: Vec<RecordBatch> = (0..GROUPS)
+        .step_by(10_000)
+        .map(|first| {
+            let numbers = || (first..first + 10_000).map(mixed);
+            let texts: ArrayRef =
+                Arc::new(numbers().map(|n| Some(format!("{n:06}"))).collect::<StringArray>());
+            let states: ArrayRef = Arc::new(numbers().collect::<UInt64Array>());
+            RecordBatch::try_from_iter_with_nullable([("g0", texts, true), ("a0_s0", states, true)]).unwrap()
+        })
+        .collect();
+    let schema = batches[0].schema();
+    let stream = stream::iter(batches.into_iter().map(Ok));
+    let stream = Box::pin(RecordBatchStreamAdapter::new(Arc::clone(&schema), stream));
+    let written = lake.write_version(ViewId::new(), 1, Arc::clone(&schema), stream).await.unwrap();
+    assert_eq!(written.groups, GROUPS);
+
+    // One partition, so that rows come in the order of the file.
+    let context = SessionContext::new_with_config(SessionConfig::new().with_target_partitions(1));
+    let table = || lake.version_provider(&written.files, Arc::clone(&schema));
+    let all = context.read_table(table()).unwrap().collect().await.unwrap();
+    let states: Vec<u64> =
+        all.iter().flat_map(|b| b.column(1).as_primitive::<UInt64Type>().values().to_vec()).collect();
+    assert!(states.iter().copied().eq(0..GROUPS), "not in the order of the keys");
+
+    let frame = context.read_table(table()).unwrap().filter(col("g0").eq(lit("123456"))).unwrap();
+    let plan = frame.create_physical_plan().await.unwrap();
+    let found = datafusion::physical_plan::collect(Arc::clone(&plan), context.task_ctx()).await.unwrap();
+    assert_eq!(found.iter().map(RecordBatch::num_rows).sum::<usize>(), 1);
+    let mut leaf = &plan;
+    while let Some(below) = leaf.children().first().copied() {
+        leaf = below;
+    }
+    let read = leaf.metrics().unwrap().output_rows().unwrap();
+    // One page, of a single row group.
+    assert!(read <= GROUPS as usize / 10, "a look-up read {read} of {GROUPS} rows");
 }
 
 #[tokio::test]

@@ -257,6 +257,26 @@ impl ShardStore for RedbSource {
         .await
     }
 
+    async fn find(&self, shard: ShardNo, scope: Scope, keys: &[String]) -> Result<Page, StoreError> {
+        let mut key = layout::of_scope(self.source, shard, scope);
+        let of_shard = layout::of_shard(self.source, shard);
+        let (prefix, keys) = (key.len(), keys.to_vec());
+        self.look("look up keys", move |txn| {
+            let state = txn.open_table(layout::STATE)?;
+            let meta = meta_in(&txn.open_table(layout::META)?, &of_shard)?;
+            let mut page = Page { stand: meta.map(|meta| meta.stand()), ..Page::default() };
+            for asked in keys {
+                key.truncate(prefix);
+                key.extend_from_slice(asked.as_bytes());
+                if let Some(held) = ReadableTable::get(&state, key.as_slice())? {
+                    page.rows.push((asked, layout::text(held.value())?));
+                }
+            }
+            Ok(page)
+        })
+        .await
+    }
+
     async fn tail(&self, shard: ShardNo, txid: TxId, scopes: &[Scope]) -> Result<Option<Tail>, StoreError> {
         let (source, scopes) = (self.source, BTreeSet::from_iter(scopes.iter().copied()));
         self.look("read a shard's tail", move |txn| {
