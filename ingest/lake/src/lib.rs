@@ -23,6 +23,7 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod backed_log;
 mod catalog;
 mod csv;
 mod dead_letters;
@@ -33,16 +34,20 @@ mod error;
 mod files;
 mod lake;
 mod master;
+mod master_log;
+mod row_json;
 mod source_tables;
 mod span;
 mod table;
 mod versions;
 mod writer;
 
+pub use backed_log::BackedLog;
 pub use catalog::LakeCatalog;
 pub use dead_letters::{DeadLetter, dead_letter_schema};
 pub use error::LakeError;
 pub use lake::Lake;
 pub use master::{MasterDataset, MasterSnapshot};
+pub use master_log::MasterLog;
 pub use source_tables::SourceTables;
 pub use versions::WrittenVersion;
