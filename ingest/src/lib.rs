@@ -200,7 +200,11 @@ impl Ingester {
             metrics::counter!("stratus_gaps_total", "source" => self.source.name.clone()).increment(1);
         }
         tracing::warn!(
-            source = self.source.name, partition = gap.partition, from = gap.from, to = gap.to, is_new,
+            source = self.source.name,
+            partition = gap.partition,
+            from = gap.from,
+            to = gap.to,
+            is_new,
             "the log forgot records before they were ingested: they are lost, see stratus.gaps"
         );
         Ok(())

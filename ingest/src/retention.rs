@@ -24,9 +24,8 @@ pub(crate) fn gap(
 
 /// What is to be committed to the catalog for a gap: nothing if it stands there already, or the source was dropped.
 pub(crate) fn record(catalog: &CatalogState, gap: &Gap) -> Vec<Action> {
-    let known = |known: &Gap| {
-        known.partition == gap.partition && known.from <= gap.from && gap.to <= known.to
-    };
+    let known =
+        |known: &Gap| known.partition == gap.partition && known.from <= gap.from && gap.to <= known.to;
     match catalog.source(gap.source) {
         Some(_) if !catalog.gaps_of(gap.source).iter().any(known) => vec![Action::RecordGap(gap.clone())],
         _ => Vec::new(),
@@ -48,9 +47,8 @@ pub(crate) fn headroom(
     earliest: &OffsetVector,
     partitions: u32,
 ) -> impl Iterator<Item = (Partition, u64)> {
-    (0..partitions).map(|partition| {
-        (partition, absorbed.get(partition).saturating_sub(earliest.get(partition)))
-    })
+    (0..partitions)
+        .map(|partition| (partition, absorbed.get(partition).saturating_sub(earliest.get(partition))))
 }
 
 #[cfg(test)]
@@ -94,7 +92,8 @@ mod tests {
         let found = gap(&source, 1, 5, &gone(5, 9), 7).unwrap();
         assert!(record(&CatalogState::default(), &found).is_empty(), "the source was dropped");
         let commit = |actions| Commit { id: SourceId::new().0, at_ms: 0, actions };
-        let catalog = CatalogState::default().apply(&commit(vec![Action::CreateSource(source.clone())])).unwrap();
+        let catalog =
+            CatalogState::default().apply(&commit(vec![Action::CreateSource(source.clone())])).unwrap();
         let actions = record(&catalog, &found);
         let catalog = catalog.apply(&commit(actions)).unwrap();
         assert!(record(&catalog, &Gap { found_ms: 8, ..found.clone() }).is_empty());
@@ -114,7 +113,8 @@ mod tests {
 
     #[test]
     fn headroom_is_what_lies_between_ingest_and_the_logs_beginning() {
-        let (absorbed, earliest) = (OffsetVector::from([(0, 9), (1, 3)]), OffsetVector::from([(0, 4), (1, 3)]));
+        let (absorbed, earliest) =
+            (OffsetVector::from([(0, 9), (1, 3)]), OffsetVector::from([(0, 4), (1, 3)]));
         assert_eq!(headroom(&absorbed, &earliest, 3).collect::<Vec<_>>(), [(0, 5), (1, 0), (2, 0)]);
     }
 }

@@ -72,7 +72,9 @@ impl Log for BackedLog {
         let end = self.live.end().await?;
         match absorbed.iter().find(|(partition, absorbed)| end.get(*partition) < *absorbed) {
             None => Ok(end),
-            Some((partition, absorbed)) => Err(LogError::lost_its_tail(partition, end.get(partition), absorbed)),
+            Some((partition, absorbed)) => {
+                Err(LogError::lost_its_tail(partition, end.get(partition), absorbed))
+            }
         }
     }
 

@@ -176,7 +176,9 @@ impl MasterLog {
     fn letters(&self, batch: &RecordBatch, records: &mut Vec<Record>) -> Result<(), LakeError> {
         let raw = batch.column_by_name("raw").and_then(|column| column.as_binary_opt::<i32>());
         let raw = raw.ok_or_else(|| damaged("raw"))?;
-        for ((offset, timestamp), raw) in positions(batch)?.collect::<Result<Vec<_>, _>>()?.into_iter().zip(raw) {
+        for ((offset, timestamp), raw) in
+            positions(batch)?.collect::<Result<Vec<_>, _>>()?.into_iter().zip(raw)
+        {
             let payload = raw.unwrap_or_default().iter().copied().chain([NEVER_TEXT]).collect();
             records.push(Record { offset, timestamp, payload });
         }

@@ -12,8 +12,8 @@ use arrow::array::{
     StructArray,
 };
 use arrow::datatypes::{
-    ArrowPrimitiveType, Date32Type, Decimal128Type, Float32Type, Float64Type, Int16Type, Int32Type, Int64Type,
-    TimestampMicrosecondType,
+    ArrowPrimitiveType, Date32Type, Decimal128Type, Float32Type, Float64Type, Int16Type, Int32Type,
+    Int64Type, TimestampMicrosecondType,
 };
 use arrow::temporal_conversions::{date32_to_datetime, timestamp_us_to_datetime};
 use base64::Engine;
@@ -158,7 +158,8 @@ impl<'a> Values<'a> {
             }
             Self::Bytea(values) => write!(out, "\"{}\"", BASE64.encode(values.value(row))),
             Self::Date(values) => {
-                let date = date32_to_datetime(values.value(row)).ok_or_else(|| misfit("a date out of range"))?;
+                let date =
+                    date32_to_datetime(values.value(row)).ok_or_else(|| misfit("a date out of range"))?;
                 write!(out, "\"{}\"", date.format("%Y-%m-%d"))
             }
             Self::Timestamp(values, zoned) => {

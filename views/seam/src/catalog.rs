@@ -325,8 +325,7 @@ impl CatalogState {
     /// A gap lies between two offsets of the very log that the source was created over. One that is known already
     /// is no change: whoever records it may have died before it could go on, and does so again.
     fn record(&mut self, gap: &Gap) -> Result<(), CatalogMisfit> {
-        let source =
-            self.source(gap.source).ok_or_else(|| CatalogMisfit::Missing(gap.source.to_string()))?;
+        let source = self.source(gap.source).ok_or_else(|| CatalogMisfit::Missing(gap.source.to_string()))?;
         if gap.from >= gap.to || gap.log != source.log || gap.from < source.start.get(gap.partition) {
             return Err(CatalogMisfit::NoGap { source_name: source.name.clone(), gap: gap.clone() });
         }
@@ -464,9 +463,11 @@ mod tests {
         assert_eq!(again.gaps, state.gaps);
         assert_eq!(state.gaps_of(source), [gap(5, 9)]);
         assert_eq!(state.lost_below(source, &OffsetVector::from([(0, 9), (1, 7)])), 2);
-        for wrong in
-            [gap(5, 5), Gap { log: LogId("m".into()), ..gap(1, 2) }, Gap { source: SourceId::new(), ..gap(1, 2) }]
-        {
+        for wrong in [
+            gap(5, 5),
+            Gap { log: LogId("m".into()), ..gap(1, 2) },
+            Gap { source: SourceId::new(), ..gap(1, 2) },
+        ] {
             assert!(state.apply(&commit(vec![Action::RecordGap(wrong)])).is_err());
         }
         let both = vec![Action::DropView { id: view }, Action::DropSource { id: source }];

@@ -104,7 +104,9 @@ impl LogError {
     pub fn lost_its_tail(partition: Partition, end: Offset, absorbed: Offset) -> Self {
         Self::Replaced {
             log: format!("partition {partition} of the log"),
-            what: format!("it ends at offset {end}, below {absorbed}, up to which it was absorbed: it lost its tail"),
+            what: format!(
+                "it ends at offset {end}, below {absorbed}, up to which it was absorbed: it lost its tail"
+            ),
             todo: "Put the log back, or drop the source and create it anew".into(),
         }
     }

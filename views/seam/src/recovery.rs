@@ -381,12 +381,10 @@ mod tests {
     #[test]
     fn an_entry_that_cannot_be_read_again_begins_a_new_generation() {
         let mut found = Found::healthy();
-        let unreadable =
-            |attempt| Unreadable { attempt, why: "offsets 5..9 of partition 0 are lost".into() };
+        let unreadable = |attempt| Unreadable { attempt, why: "offsets 5..9 of partition 0 are lost".into() };
         let (committed, pending) = (found.txns[0].attempt, found.txns[1].attempt);
-        let plan_with = |found: &Found, attempt| {
-            plan(&Facts { unreadable: Some(&unreadable(attempt)), ..found.facts() })
-        };
+        let plan_with =
+            |found: &Found, attempt| plan(&Facts { unreadable: Some(&unreadable(attempt)), ..found.facts() });
         // Every shard holds the first one, and it is committed: nobody will read it again.
         assert_eq!(plan_with(&found, committed), Plan::Resume { replay: 2 });
         let Plan::Begin { reason } = plan_with(&found, pending) else { panic!() };
