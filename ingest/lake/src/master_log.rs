@@ -51,11 +51,10 @@ pub struct MasterLog {
     ahead: Mutex<BTreeMap<Partition, Ahead>>,
 }
 
-/// Records of one partition that were read and not yet delivered: all of those from `from` up to `to`.
+/// Records of one partition that were read and not yet delivered: the first ones from `from` on.
 #[derive(Debug)]
 struct Ahead {
     from: Offset,
-    to: Offset,
     records: VecDeque<Record>,
 }
 
@@ -106,11 +105,11 @@ impl MasterLog {
             records.extend(bad);
             if !records.is_empty() {
                 records.sort_by_key(|record| record.offset);
-                return Ok(Ahead { from, to, records: records.into() });
+                return Ok(Ahead { from, records: records.into() });
             }
             at = to;
         }
-        Ok(Ahead { from, to: at.max(from), records: VecDeque::new() })
+        Ok(Ahead { from, records: VecDeque::new() })
     }
 
     /// The first rows of a table in a range of one partition, up to `limit` of them, and up to where these are all.
