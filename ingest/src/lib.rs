@@ -186,7 +186,6 @@ impl Ingester {
     /// decide, and neither may the other one have a batch under way that holds them.
     async fn record(&self, tables: &mut SourceTables, gap: &Gap) -> Result<(), IngestError> {
         tables.fence().await?;
-        crash::point("ingest:before-gap");
         let mut is_new = false;
         self.catalog
             .commit(|catalog| {
@@ -195,7 +194,6 @@ impl Ingester {
                 Ok::<_, CatalogError>(actions)
             })
             .await?;
-        crash::point("ingest:after-gap");
         if is_new {
             metrics::counter!("stratus_gaps_total", "source" => self.source.name.clone()).increment(1);
         }
