@@ -3,6 +3,14 @@
 //! One ingester per source reads on from where the dataset stands, decodes every column, and appends events and dead
 //! letters with the offsets they were read from. The dataset alone says where it stands, so that a restart needs
 //! nothing else.
+//!
+//! It also decides what is lost. A log keeps its records for a time; what it forgot before it was read here is in
+//! neither place: a **gap**. It is recorded in the catalog before the dataset moves past it, so that no crash between
+//! the two can lose it, and recorded once however often it is found.
+
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+mod retention;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -11,16 +19,19 @@ use stratus_lake::{DeadLetter, Lake, LakeError, SourceTables};
 use stratus_logs::READ_BYTES;
 use stratus_logs::codec::{BadRecord, CodecError, CodecOptions, JsonCodec};
 use stratus_seam::catalog::Source;
-use stratus_seam::catalog_log::{Catalog, CatalogError};
+use stratus_seam::catalog_log::{Catalog, CatalogError, now_ms};
 use stratus_seam::crash;
-use stratus_seam::log::{Log, LogError};
-use stratus_seam::offsets::OffsetVector;
+use stratus_seam::gaps::Gap;
+use stratus_seam::log::{Chunk, Log, LogError};
+use stratus_seam::offsets::{Offset, OffsetVector, Partition};
 use tokio::sync::watch;
 
 /// How long the ingester waits after a failure before it opens the dataset anew.
 const BACKOFF: Duration = Duration::from_millis(500);
 /// How long it waits for records at a time.
 const IDLE: Duration = Duration::from_millis(100);
+/// The least time from one look at where the log begins and ends to the next.
+const LOOK: Duration = Duration::from_secs(5);
 
 /// Why an ingester ended.
 #[derive(Debug, thiserror::Error)]
@@ -111,12 +122,17 @@ impl Ingester {
         }
         let mut tables = SourceTables::open(&self.lake, &self.source).await?;
         let mut codec = JsonCodec::new(&self.source.columns, self.codec)?;
+        let mut looked = None;
         while !*stop.borrow() {
             let began = Instant::now();
             if self.catalog.refresh().await?.source(self.source.id).is_none() {
                 break;
             }
             let from = tables.absorbed();
+            if looked.is_none_or(|looked: Instant| looked.elapsed() >= LOOK) {
+                self.look(&from).await?;
+                looked = Some(Instant::now());
+            }
             if !self.append(&mut tables, &mut codec, &from).await? {
                 tokio::select! {
                     _ = stop.changed() => {}
@@ -130,6 +146,65 @@ impl Ingester {
             }
         }
         tables.settle().await;
+        Ok(())
+    }
+
+    /// Looks where the log begins and ends: that it has not lost what was absorbed, and how far ahead of its retention
+    /// ingest is.
+    async fn look(&self, absorbed: &OffsetVector) -> Result<(), IngestError> {
+        retention::check_end(absorbed, &self.log.end().await?)?;
+        let (earliest, partitions) = (self.log.earliest().await?, self.log.partitions().await?);
+        for (partition, records) in retention::headroom(absorbed, &earliest, partitions) {
+            let labels = [("source", self.source.name.clone()), ("partition", partition.to_string())];
+            metrics::gauge!("stratus_ingest_retention_headroom_records", &labels).set(records as f64);
+        }
+        Ok(())
+    }
+
+    /// What stands at `from` in a partition, or behind the gap that begins there.
+    async fn read(
+        &self,
+        tables: &mut SourceTables,
+        partition: Partition,
+        from: Offset,
+    ) -> Result<Chunk, IngestError> {
+        let mut at = from;
+        loop {
+            let answer = match self.log.read(partition, at, None, READ_BYTES).await {
+                Ok(chunk) => return Ok(chunk),
+                Err(answer) => answer,
+            };
+            let Some(gap) = retention::gap(&self.source, partition, at, &answer, now_ms()) else {
+                return Err(answer.into());
+            };
+            self.record(tables, &gap).await?;
+            at = gap.to;
+        }
+    }
+
+    /// Records a gap. An ingester that was overtaken knows of records as lost that another one has: it must not
+    /// decide, and neither may the other one have a batch under way that holds them.
+    async fn record(&self, tables: &mut SourceTables, gap: &Gap) -> Result<(), IngestError> {
+        tables.fence().await?;
+        let mut is_new = false;
+        self.catalog
+            .commit(|catalog| {
+                let actions = retention::record(catalog, gap);
+                is_new = !actions.is_empty();
+                Ok::<_, CatalogError>(actions)
+            })
+            .await?;
+        if is_new {
+            metrics::counter!("stratus_gaps_total", "source" => self.source.name.clone()).increment(1);
+        }
+        tracing::warn!(
+            source = self.source.name,
+            partition = gap.partition,
+            from = gap.from,
+            to = gap.to,
+            is_new,
+            "the log forgot records before they were ingested: they are lost, see stratus.gaps"
+        );
         Ok(())
     }
 
@@ -147,12 +222,13 @@ impl Ingester {
         while !waiting.is_empty() && bytes < self.limits.commit_bytes {
             let mut more = Vec::with_capacity(waiting.len());
             for partition in waiting {
-                let chunk = self.log.read(partition, to.get(partition), None, READ_BYTES).await?;
+                let chunk = self.read(tables, partition, to.get(partition)).await?;
+                // Also where there is no record behind a gap: the dataset stands behind it all the same.
+                to.set(partition, chunk.to);
                 if chunk.records.is_empty() {
                     continue;
                 }
                 more.push(partition);
-                to.set(partition, chunk.to);
                 bytes += chunk.bytes.len();
                 let decoded = codec.decode(&self.source.log, &chunk)?;
                 events.push(decoded.events);

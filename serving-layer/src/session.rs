@@ -259,7 +259,11 @@ impl Session {
         let rows = execute_stream(physical, context.task_ctx()).map_err(|e| sqlstate_of(&e))?;
         let mut notices = Vec::new();
         if !readings.is_empty() {
-            let answered: Vec<Answered> = readings.iter().map(|(_, reading)| Answered::of(reading)).collect();
+            let catalog = self.engine.0.parts.catalog.seen();
+            let answered = |(source, reading): &(SourceId, Arc<ViewReading>)| {
+                Answered::of(reading, catalog.lost_below(*source, &reading.choice.vector))
+            };
+            let answered: Vec<Answered> = readings.iter().map(answered).collect();
             for (source, reading) in &readings {
                 let older = !reading.choice.vector.covers(&self.engine.0.shown(*source));
                 if older {

@@ -7,6 +7,7 @@ use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit}
 use datafusion::datasource::{MemTable, TableProvider};
 use datafusion::scalar::ScalarValue;
 use stratus_seam::catalog::{CatalogState, Source, ViewDefinition};
+use stratus_seam::gaps::Gap;
 use stratus_seam::ledger::Ledger;
 use stratus_seam::offsets::OffsetVector;
 use stratus_seam::reading::choose;
@@ -25,6 +26,7 @@ pub(crate) enum SystemTable {
     Versions,
     Cuts,
     Lag,
+    Gaps,
     Answer,
     Aggregates,
 }
@@ -39,10 +41,12 @@ pub(crate) struct Answered {
     generation: String,
     txid: u64,
     failed_rows: u64,
+    gaps: u64,
 }
 
 impl Answered {
-    pub(crate) fn of(reading: &ViewReading) -> Self {
+    /// `gaps`: how many offsets below the answer's vector were lost of the view's source.
+    pub(crate) fn of(reading: &ViewReading, gaps: u64) -> Self {
         Self {
             view: reading.view.name().to_owned(),
             version: reading.version.number,
@@ -51,6 +55,7 @@ impl Answered {
             generation: reading.generation().to_string(),
             txid: reading.choice.txid,
             failed_rows: reading.failed_rows(),
+            gaps,
         }
     }
 }
@@ -83,8 +88,16 @@ fn at_ms(value: u64) -> ScalarValue {
 type Row = Vec<ScalarValue>;
 
 impl SystemTable {
-    pub(crate) const ALL: [Self; 7] =
-        [Self::Sources, Self::Views, Self::Versions, Self::Cuts, Self::Lag, Self::Answer, Self::Aggregates];
+    pub(crate) const ALL: [Self; 8] = [
+        Self::Sources,
+        Self::Views,
+        Self::Versions,
+        Self::Cuts,
+        Self::Lag,
+        Self::Gaps,
+        Self::Answer,
+        Self::Aggregates,
+    ];
 
     pub(crate) const fn name(self) -> &'static str {
         match self {
@@ -93,6 +106,7 @@ impl SystemTable {
             Self::Versions => "versions",
             Self::Cuts => "cuts",
             Self::Lag => "lag",
+            Self::Gaps => "gaps",
             Self::Answer => "answer",
             Self::Aggregates => "aggregates",
         }
@@ -155,6 +169,15 @@ impl SystemTable {
                 ("generation", TEXT),
                 ("reason", TEXT),
             ],
+            Self::Gaps => vec![
+                ("source", TEXT),
+                ("log", TEXT),
+                ("partition", INT),
+                ("from", BIGINT),
+                ("to", BIGINT),
+                ("offsets", BIGINT),
+                ("found_at", timestamptz()),
+            ],
             Self::Answer => vec![
                 ("view", TEXT),
                 ("version", INT),
@@ -163,6 +186,7 @@ impl SystemTable {
                 ("generation", TEXT),
                 ("txid", BIGINT),
                 ("failed_rows", BIGINT),
+                ("gaps", BIGINT),
             ],
             Self::Aggregates => vec![("view", TEXT), ("position", INT), ("sql", TEXT), ("class", TEXT)],
         };
@@ -184,6 +208,7 @@ impl SystemTable {
             Self::Versions => version_rows(catalog),
             Self::Cuts => cut_rows(engine, catalog).await?,
             Self::Lag => lag_rows(engine, catalog).await?,
+            Self::Gaps => gap_rows(catalog),
             Self::Answer => last.iter().map(answer_row).collect(),
             Self::Aggregates => aggregate_rows(engine, catalog).await?,
         };
@@ -338,6 +363,24 @@ async fn lag_rows(engine: &Inner, catalog: &CatalogState) -> Result<Vec<Row>, Sq
     Ok(rows)
 }
 
+fn gap_rows(catalog: &CatalogState) -> Vec<Row> {
+    let row = |source: &Source, gap: &Gap| {
+        vec![
+            text(&source.name),
+            text(&gap.log),
+            int(gap.partition),
+            bigint(gap.from),
+            bigint(gap.to),
+            bigint(gap.to - gap.from),
+            at_ms(gap.found_ms),
+        ]
+    };
+    let rows = |source: &Source| -> Vec<Row> {
+        catalog.gaps_of(source.id).iter().map(|gap| row(source, gap)).collect()
+    };
+    catalog.sources.values().flat_map(rows).collect()
+}
+
 async fn aggregate_rows(engine: &Inner, catalog: &CatalogState) -> Result<Vec<Row>, SqlError> {
     let mut rows = Vec::new();
     for definition in catalog.views.values() {
@@ -359,5 +402,6 @@ fn answer_row(answer: &Answered) -> Row {
         text(&answer.generation),
         bigint(answer.txid),
         bigint(answer.failed_rows),
+        bigint(answer.gaps),
     ]
 }

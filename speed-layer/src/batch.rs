@@ -55,6 +55,24 @@ pub(crate) fn ranges(chunks: &[Chunk]) -> BTreeMap<Partition, OffsetRange> {
     ranges
 }
 
+/// Where the log ends in the partitions that hold no record from `at` on: there is nothing to read up to there, nor
+/// will there be. A log that forgot its last records ends so, and nobody would ever come to stand at its end.
+pub(crate) async fn nothing_left(
+    log: &dyn Log,
+    at: &OffsetVector,
+) -> Result<BTreeMap<Partition, OffsetRange>, SpeedError> {
+    // The end first: what is appended after it is not looked for.
+    let end = log.end().await?;
+    let mut ranges = BTreeMap::new();
+    for (partition, to) in end.iter().filter(|(partition, to)| at.get(*partition) < *to) {
+        let from = at.get(partition);
+        if log.read(partition, from, Some(to), 1).await?.records.is_empty() {
+            ranges.insert(partition, OffsetRange { from, to, records: 0 });
+        }
+    }
+    Ok(ranges)
+}
+
 /// The records of an entry, again: the same ranges with the same number of records, or an error.
 pub(crate) async fn read_again(log: &dyn Log, txn: &Txn) -> Result<Vec<Chunk>, SpeedError> {
     let mut chunks = Vec::new();
@@ -69,9 +87,11 @@ pub(crate) async fn read_again(log: &dyn Log, txn: &Txn) -> Result<Vec<Chunk>, S
             found += chunk.records.len() as u64;
             chunks.push(chunk);
         }
-        if at != range.to || found != range.records {
+        // A range without records ends where the log did, and not behind a record.
+        if found != range.records || (at != range.to && found > 0) {
             return Err(SpeedError::OtherRecords {
                 txid: txn.txid,
+                attempt: txn.attempt,
                 partition: *partition,
                 from: range.from,
                 to: range.to,

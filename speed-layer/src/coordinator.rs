@@ -12,8 +12,9 @@ use stratus_seam::catalog_log::Catalog;
 use stratus_seam::crash;
 use stratus_seam::ids::Token;
 use stratus_seam::ledger::Txn;
-use stratus_seam::log::{Chunk, Log};
-use stratus_seam::offsets::OffsetRange;
+use stratus_seam::log::{Chunk, Log, LogError};
+use stratus_seam::offsets::{OffsetRange, OffsetVector};
+use stratus_seam::recovery::Unreadable;
 use stratus_seam::store::{Durability, SourceState, TxnChanges};
 use stratus_sql::cataloged::DimensionTables;
 use tokio::sync::watch;
@@ -27,6 +28,8 @@ use crate::startup::{self, Hold};
 
 /// How long the coordinator waits after a failure before it recovers.
 const BACKOFF: Duration = Duration::from_millis(200);
+/// How long it waits for a log that cannot be read.
+const LOG_BACKOFF: Duration = Duration::from_millis(500);
 /// How long it waits for records before it looks after the catalog and requests again.
 const IDLE: Duration = Duration::from_millis(50);
 /// Entries more than this many txids behind T are forgotten: ten minutes of batches at the least time between two.
@@ -75,15 +78,16 @@ impl SpeedLayer {
     /// Works until `stop` says so: recovers, processes, and recovers again after a failure.
     ///
     /// # Errors
-    /// [`SpeedError::Stop`] if a person must look; no other failure ends it.
+    /// [`SpeedError::Stop`] if a person must look, or [`LogError::Replaced`]; no other failure ends it.
     pub async fn run(&self, mut stop: watch::Receiver<bool>) -> Result<(), SpeedError> {
-        let mut own = Vec::new();
+        let (mut own, mut unreadable) = (Vec::new(), None);
         while !*stop.borrow() {
-            let failure = match self.work(&mut stop, &mut own).await {
+            let failure = match self.work(&mut stop, &mut own, unreadable.as_ref()).await {
                 Ok(()) => return Ok(()),
-                Err(stop @ SpeedError::Stop(_)) => return Err(stop),
+                Err(failure) if failure.is_final() => return Err(failure),
                 Err(failure) => failure,
             };
+            unreadable = failure.unreadable().or(unreadable);
             metrics::counter!("stratus_speed_recoveries_total", "source" => self.source.name.clone())
                 .increment(1);
             tracing::warn!(source = self.source.name, "the speed layer recovers: {failure}");
@@ -107,13 +111,20 @@ impl SpeedLayer {
         Ok(())
     }
 
-    /// `own` gets the token of each hold on the ledger.
-    async fn work(&self, stop: &mut watch::Receiver<bool>, own: &mut Vec<Token>) -> Result<(), SpeedError> {
+    /// `own` gets the token of each hold on the ledger; `unreadable` is the entry whose records turned out to be
+    /// others than were written down, if one did.
+    async fn work(
+        &self,
+        stop: &mut watch::Receiver<bool>,
+        own: &mut Vec<Token>,
+        unreadable: Option<&Unreadable>,
+    ) -> Result<(), SpeedError> {
         let mut catalog = self.catalog.refresh().await?;
         let mut live = self.prepare(&catalog, None).await?;
         let versions = live.versions(&catalog);
+        let (log, shards) = (self.log.as_ref(), self.shards);
         let mut hold =
-            startup::take_over(&self.source, &versions, self.log.as_ref(), &self.state, self.shards).await?;
+            startup::take_over(&self.source, &versions, log, &self.state, shards, unreadable).await?;
         own.push(hold.ledger.record().token);
         // Read again now that nobody else can write the ledger: every view that it lists is in this catalog, or was
         // dropped. With an older one an entry's views could be passed over for dropped ones.
@@ -122,7 +133,14 @@ impl SpeedLayer {
         for txn in std::mem::take(&mut hold.replay) {
             let chunks = match txn.feeds.is_empty() {
                 true => Vec::new(),
-                false => batch::read_again(self.log.as_ref(), &txn).await?,
+                false => loop {
+                    let read = batch::read_again(self.log.as_ref(), &txn).await;
+                    match self.or_wait(stop, read).await? {
+                        Some(chunks) => break chunks,
+                        None if *stop.borrow() => return Ok(()),
+                        None => {}
+                    }
+                },
             };
             self.process(&mut hold, &mut live, &txn, &chunks).await?;
         }
@@ -145,13 +163,11 @@ impl SpeedLayer {
                 self.pause(stop, IDLE).await;
                 continue;
             }
-            let chunks = batch::read_new(self.log.as_ref(), &position, self.limits.batch_bytes).await?;
+            let read = batch::read_new(self.log.as_ref(), &position, self.limits.batch_bytes).await;
+            let Some(chunks) = self.or_wait(stop, read).await? else { continue };
             if chunks.is_empty() {
                 if !kept {
-                    tokio::select! {
-                        _ = stop.changed() => {}
-                        waited = self.log.appended(&position, IDLE) => waited?,
-                    }
+                    self.idle(stop, &mut hold, &mut live, &position).await?;
                 }
                 continue;
             }
@@ -159,6 +175,49 @@ impl SpeedLayer {
             self.pause(stop, self.limits.linger.saturating_sub(began.elapsed())).await;
         }
         Ok(())
+    }
+
+    /// A log that cannot be read now is waited for, in place: what was taken over is still held, and readers go on at
+    /// T. So is ingest, which has yet to say what becomes of records that the log no longer has.
+    async fn or_wait<T>(
+        &self,
+        stop: &mut watch::Receiver<bool>,
+        read: Result<T, SpeedError>,
+    ) -> Result<Option<T>, SpeedError> {
+        match read {
+            Ok(read) => Ok(Some(read)),
+            Err(SpeedError::Log(failure @ LogError::Unavailable { .. })) => {
+                metrics::counter!("stratus_speed_log_waits_total", "source" => self.source.name.clone())
+                    .increment(1);
+                tracing::warn!(source = self.source.name, "the speed layer waits for the log: {failure}");
+                self.pause(stop, LOG_BACKOFF).await;
+                Ok(None)
+            }
+            Err(failure) => Err(failure),
+        }
+    }
+
+    /// Waits for records. As long as answers wait for the generation's target, partitions whose log has no record
+    /// left below its end are moved there by an entry without records.
+    async fn idle(
+        &self,
+        stop: &mut watch::Receiver<bool>,
+        hold: &mut Hold,
+        live: &mut LiveViews,
+        position: &OffsetVector,
+    ) -> Result<(), SpeedError> {
+        if !position.covers(&hold.ledger.record().target) {
+            let left = batch::nothing_left(self.log.as_ref(), position).await;
+            let Some(ranges) = self.or_wait(stop, left).await? else { return Ok(()) };
+            if !ranges.is_empty() {
+                return self.append_and_process(hold, live, ranges, &[]).await;
+            }
+        }
+        let waited = tokio::select! {
+            _ = stop.changed() => return Ok(()),
+            waited = self.log.appended(position, IDLE) => waited.map_err(SpeedError::from),
+        };
+        self.or_wait(stop, waited).await.map(drop)
     }
 
     async fn pause(&self, stop: &mut watch::Receiver<bool>, time: Duration) {

@@ -3,13 +3,15 @@
 use stratus_logs::codec::CodecError;
 use stratus_seam::catalog_log::CatalogError;
 use stratus_seam::encoding::EncodingError;
+use stratus_seam::ids::Attempt;
 use stratus_seam::ledger::LedgerMisfit;
 use stratus_seam::log::LogError;
+use stratus_seam::recovery::Unreadable;
 use stratus_seam::shard::Refusal;
 use stratus_seam::store::StoreError;
 
-/// Why the coordinator of a source left its work. Everything but [`SpeedError::Stop`] is answered by recovering
-/// from what the store then says.
+/// Why the coordinator of a source left its work. Everything but [`SpeedError::Stop`] and a log that was replaced is
+/// answered by recovering from what the store then says; see [`SpeedError::is_final`].
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SpeedError {
@@ -39,6 +41,8 @@ pub enum SpeedError {
     OtherRecords {
         /// The txid.
         txid: u64,
+        /// The appending of it.
+        attempt: Attempt,
         /// The partition.
         partition: u32,
         /// The range's beginning.
@@ -76,4 +80,21 @@ pub enum SpeedError {
         /// What happened.
         message: String,
     },
+}
+
+impl SpeedError {
+    /// Whether a person must look, because trying again changes nothing.
+    pub(crate) const fn is_final(&self) -> bool {
+        matches!(self, Self::Stop(_) | Self::Log(LogError::Replaced { .. }))
+    }
+
+    /// The entry that can never be processed again as it was written down, if that is what is wrong.
+    pub(crate) fn unreadable(&self) -> Option<Unreadable> {
+        match self {
+            Self::OtherRecords { attempt, .. } => {
+                Some(Unreadable { attempt: *attempt, why: self.to_string() })
+            }
+            _ => None,
+        }
+    }
 }

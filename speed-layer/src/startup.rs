@@ -9,7 +9,7 @@ use stratus_seam::crash;
 use stratus_seam::ids::{TxId, ViewId};
 use stratus_seam::ledger::Txn;
 use stratus_seam::log::Log;
-use stratus_seam::recovery::{self, Facts, Plan};
+use stratus_seam::recovery::{self, Facts, Plan, Unreadable};
 use stratus_seam::shard::{Scope, ShardMeta};
 use stratus_seam::store::{SourceState, TxnChanges};
 
@@ -26,13 +26,14 @@ pub(crate) struct Hold {
     pub(crate) replay: Vec<Txn>,
 }
 
-/// Takes over what there is, or begins a new generation.
+/// Takes over what there is, or begins a new generation. `unreadable` is the entry at which the last attempt failed.
 pub(crate) async fn take_over(
     source: &Source,
     versions: &BTreeMap<ViewId, Vec<Version>>,
     log: &dyn Log,
     state: &SourceState,
     shard_count: u32,
+    unreadable: Option<&Unreadable>,
 ) -> Result<Hold, SpeedError> {
     let found = state.ledger.read().await?;
     let count = found.as_ref().map_or(shard_count, |ledger| ledger.shards);
@@ -49,8 +50,10 @@ pub(crate) async fn take_over(
         engine: &engine,
         views: &views,
         source_log: &source.log,
+        source_start: &source.start,
         log: &log_id,
         end: &end,
+        unreadable,
         shard_count,
     };
     let highest = shards.iter().flatten().map(|(meta, _)| meta.token.counter).max().unwrap_or(0);

@@ -23,6 +23,7 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod backed_log;
 mod catalog;
 mod csv;
 mod dead_letters;
@@ -33,6 +34,8 @@ mod error;
 mod files;
 mod lake;
 mod master;
+mod master_log;
+mod row_json;
 mod sorting;
 mod source_tables;
 mod span;
@@ -40,10 +43,12 @@ mod table;
 mod versions;
 mod writer;
 
+pub use backed_log::BackedLog;
 pub use catalog::LakeCatalog;
 pub use dead_letters::{DeadLetter, dead_letter_schema};
 pub use error::LakeError;
 pub use lake::Lake;
 pub use master::{MasterDataset, MasterSnapshot};
+pub use master_log::MasterLog;
 pub use source_tables::SourceTables;
 pub use versions::WrittenVersion;

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use arrow::datatypes::SchemaRef;
 use datafusion::datasource::TableProvider;
 use datafusion::prelude::SessionContext;
 use deltalake::DeltaTable;
@@ -116,6 +117,58 @@ impl MasterDataset {
         let table = &self.dead_letters.table;
         let files = files(table, &snapshot)?.into_iter().map(|file| file.file).collect();
         Ok(Arc::new(FileTable::new(self.lake.clone(), Arc::clone(&table.schema), files)))
+    }
+}
+
+impl MasterDataset {
+    /// What the events have absorbed by now, and their files.
+    pub(crate) async fn event_files(&self) -> Result<(OffsetVector, TableFiles), LakeError> {
+        let snapshot = self.snapshot().await?;
+        let schema = Arc::clone(&snapshot.table.schema);
+        Ok((snapshot.absorbed, TableFiles { schema, files: snapshot.files, dead_letters: false }))
+    }
+
+    /// The files of the dead letters by now.
+    pub(crate) async fn dead_letter_files(&self) -> Result<TableFiles, LakeError> {
+        let snapshot = self.dead_letters.newest().await?;
+        let table = &self.dead_letters.table;
+        let files = files(table, &snapshot)?.into();
+        Ok(TableFiles { schema: Arc::clone(&table.schema), files, dead_letters: true })
+    }
+}
+
+/// The files of one version of one of the two tables.
+#[derive(Debug)]
+pub(crate) struct TableFiles {
+    schema: SchemaRef,
+    files: Arc<[NotedFile]>,
+    dead_letters: bool,
+}
+
+impl TableFiles {
+    pub(crate) fn schema(&self) -> SchemaRef {
+        Arc::clone(&self.schema)
+    }
+
+    pub(crate) const fn is_dead_letters(&self) -> bool {
+        self.dead_letters
+    }
+
+    /// The boxes around the files' rows, as far as they are known.
+    pub(crate) fn spans(&self) -> impl Iterator<Item = Option<Span>> + '_ {
+        self.files.iter().map(|file| file.span)
+    }
+
+    /// How many rows and bytes the files have.
+    pub(crate) fn size(&self) -> (u64, u64) {
+        let known = self.files.iter().filter_map(|file| Some((file.rows?, file.file.bytes)));
+        known.fold((0, 0), |(rows, bytes), (more, held)| (rows + more, bytes + held))
+    }
+
+    /// The files that lie to a window as asked.
+    pub(crate) fn placed(&self, window: &Window, wanted: impl Fn(Place) -> bool) -> Vec<LakeFile> {
+        let here = self.files.iter().filter(|file| wanted(window.place(file.span.as_ref())));
+        here.map(|file| file.file.clone()).collect()
     }
 }
 

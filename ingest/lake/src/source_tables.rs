@@ -126,6 +126,17 @@ impl SourceTables {
         }
     }
 
+    /// Commits nothing but that this writer is the one: afterwards the tables still stand where they stood, and a
+    /// batch that another ingester has under way is refused. What is decided next is decided on facts that hold.
+    ///
+    /// # Errors
+    /// [`LakeError::Superseded`] if another ingester has written; [`LakeError::Unavailable`] as for
+    /// [`SourceTables::append`].
+    pub async fn fence(&mut self) -> Result<(), LakeError> {
+        let absorbed = self.events.absorbed();
+        self.events.commit(&absorbed, Vec::new()).await
+    }
+
     /// Waits for work in the background, which no commit depends on: before an orderly exit.
     pub async fn settle(&mut self) {
         self.events.settle().await;

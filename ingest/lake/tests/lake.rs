@@ -1,6 +1,8 @@
 //! The lake over real folders, over memory, and over a store that fails where it is told to.
 #![allow(clippy::unwrap_used)]
 
+#[path = "lake/backed_log.rs"]
+mod backed_log;
 #[path = "lake/checkpoints.rs"]
 mod checkpoints;
 #[path = "lake/crashes.rs"]
@@ -9,6 +11,8 @@ mod crashes;
 mod dimensions;
 #[path = "lake/faults.rs"]
 mod faults;
+#[path = "lake/forgetful.rs"]
+mod forgetful;
 #[path = "lake/kills.rs"]
 mod kills;
 #[path = "lake/master.rs"]

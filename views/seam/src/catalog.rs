@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use crate::gaps::{Gap, Gaps};
 use crate::ids::{Generation, SourceId, ViewId};
 use crate::log::LogId;
 use crate::offsets::OffsetVector;
@@ -49,6 +50,8 @@ pub enum Action {
     },
     /// A batch version of a view.
     PublishVersion(Version),
+    /// Records of a source that its log forgot before they were in the master dataset.
+    RecordGap(Gap),
 }
 
 /// Where a source's log is.
@@ -179,6 +182,8 @@ pub struct CatalogState {
     pub views: BTreeMap<String, ViewDefinition>,
     /// The versions of each view, oldest first.
     pub versions: BTreeMap<ViewId, Vec<Version>>,
+    /// What was lost of each source that lost anything.
+    pub gaps: BTreeMap<SourceId, Gaps>,
 }
 
 /// Why an action does not fit the catalog.
@@ -217,6 +222,17 @@ pub enum CatalogMisfit {
         /// Its parent's.
         parent: OffsetVector,
     },
+    /// A gap that the source cannot have.
+    #[error(
+        "source \"{source_name}\" cannot have lost offsets {}..{} of partition {} of log {}: they are none, of another log, or below its start",
+        gap.from, gap.to, gap.partition, gap.log
+    )]
+    NoGap {
+        /// The source.
+        source_name: String,
+        /// The gap.
+        gap: Gap,
+    },
 }
 
 impl CatalogState {
@@ -246,6 +262,7 @@ impl CatalogState {
                     return Err(CatalogMisfit::InUse { name, view: view.name.clone() });
                 }
                 self.sources.remove(&name);
+                self.gaps.remove(id);
             }
             Action::CreateDimension(dimension) => {
                 self.is_free(&dimension.name)?;
@@ -278,6 +295,7 @@ impl CatalogState {
                 self.versions.remove(id);
             }
             Action::PublishVersion(version) => self.publish(version)?,
+            Action::RecordGap(gap) => self.record(gap)?,
         }
         Ok(())
     }
@@ -304,6 +322,17 @@ impl CatalogState {
         Ok(())
     }
 
+    /// A gap lies between two offsets of the very log that the source was created over. One that is known already
+    /// is no change: whoever records it may have died before it could go on, and does so again.
+    fn record(&mut self, gap: &Gap) -> Result<(), CatalogMisfit> {
+        let source = self.source(gap.source).ok_or_else(|| CatalogMisfit::Missing(gap.source.to_string()))?;
+        if gap.from >= gap.to || gap.log != source.log || gap.from < source.start.get(gap.partition) {
+            return Err(CatalogMisfit::NoGap { source_name: source.name.clone(), gap: gap.clone() });
+        }
+        self.gaps.entry(gap.source).or_default().insert(gap.clone());
+        Ok(())
+    }
+
     fn is_free(&self, name: &str) -> Result<(), CatalogMisfit> {
         let taken = self.sources.contains_key(name)
             || self.dimensions.contains_key(name)
@@ -324,6 +353,16 @@ impl CatalogState {
     /// The views of a source.
     pub fn views_of(&self, source: SourceId) -> impl Iterator<Item = &ViewDefinition> {
         self.views.values().filter(move |view| view.source == source)
+    }
+
+    /// What was lost of a source; nothing, mostly.
+    pub fn gaps_of(&self, source: SourceId) -> &[Gap] {
+        self.gaps.get(&source).map_or(&[], Gaps::as_slice)
+    }
+
+    /// How many offsets below a vector were lost of a source.
+    pub fn lost_below(&self, source: SourceId, vector: &OffsetVector) -> u64 {
+        self.gaps.get(&source).map_or(0, |gaps| gaps.below(vector))
     }
 
     /// The versions of a view, oldest first.
@@ -413,6 +452,26 @@ mod tests {
         again.name = "page_views".into();
         let taken = state.apply(&commit(vec![Action::CreateSource(again)]));
         assert_eq!(taken, Err(CatalogMisfit::Exists("page_views".into())));
+    }
+
+    #[test]
+    fn a_gap_is_recorded_once_and_goes_with_its_source() {
+        let (state, source, view) = with_a_view();
+        let gap = |from, to| Gap { source, log: LogId("l".into()), partition: 1, from, to, found_ms: 7 };
+        let state = state.apply(&commit(vec![Action::RecordGap(gap(5, 9))])).unwrap();
+        let again = state.apply(&commit(vec![Action::RecordGap(Gap { found_ms: 8, ..gap(5, 9) })])).unwrap();
+        assert_eq!(again.gaps, state.gaps);
+        assert_eq!(state.gaps_of(source), [gap(5, 9)]);
+        assert_eq!(state.lost_below(source, &OffsetVector::from([(0, 9), (1, 7)])), 2);
+        for wrong in [
+            gap(5, 5),
+            Gap { log: LogId("m".into()), ..gap(1, 2) },
+            Gap { source: SourceId::new(), ..gap(1, 2) },
+        ] {
+            assert!(state.apply(&commit(vec![Action::RecordGap(wrong)])).is_err());
+        }
+        let both = vec![Action::DropView { id: view }, Action::DropSource { id: source }];
+        assert!(state.apply(&commit(both)).unwrap().gaps.is_empty());
     }
 
     #[test]

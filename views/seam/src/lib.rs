@@ -11,6 +11,7 @@ pub mod catalog;
 pub mod catalog_log;
 pub mod crash;
 pub mod encoding;
+pub mod gaps;
 pub mod ids;
 pub mod ledger;
 pub mod log;

@@ -99,6 +99,19 @@ pub enum LogError {
     },
 }
 
+impl LogError {
+    /// A log that ends below what was absorbed from it. Whatever it is given next gets offsets that were used before.
+    pub fn lost_its_tail(partition: Partition, end: Offset, absorbed: Offset) -> Self {
+        Self::Replaced {
+            log: format!("partition {partition} of the log"),
+            what: format!(
+                "it ends at offset {end}, below {absorbed}, up to which it was absorbed: it lost its tail"
+            ),
+            todo: "Put the log back, or drop the source and create it anew".into(),
+        }
+    }
+}
+
 /// A source's log.
 ///
 /// # Contract
@@ -117,8 +130,15 @@ pub trait Log: Send + Sync + std::fmt::Debug {
     /// How many partitions there are now; they are numbered from 0, and their number never goes down.
     async fn partitions(&self) -> Result<u32, LogError>;
 
-    /// The offset after the last whole record of each partition.
+    /// The offset after the last whole record of each partition, and at or above [`Log::earliest`] where the log has
+    /// forgotten all records. It never goes back: a log that lost its tail is [`LogError::Replaced`].
     async fn end(&self) -> Result<OffsetVector, LogError>;
+
+    /// The first offset of each partition that the log may still hold: below it lies only what it has forgotten. A log
+    /// that forgets nothing begins at zero. Never above [`Log::end`].
+    async fn earliest(&self) -> Result<OffsetVector, LogError> {
+        Ok(OffsetVector::zero())
+    }
 
     /// Reads records of `partition` from offset `from` on. Stops before offset `until` if one is given, and after
     /// about `max_bytes`, but never before one record if there is one. An empty chunk means that there is nothing

@@ -1,15 +1,26 @@
 //! What a speed layer does when it starts, or when a write was refused: go on, or begin a new generation.
 //!
 //! When in doubt, a new generation: a doubtful store is not repaired but replaced, and every view begins at its own
-//! newest version's vector.
+//! newest version's vector. That is also the way out when an entry cannot be read again as it was: the master dataset
+//! decides what the records of a range are, and a new generation reads them from it.
 
 use std::collections::BTreeMap;
 
-use crate::ids::{Generation, TxId, ViewId};
+use crate::ids::{Attempt, Generation, TxId, ViewId};
 use crate::ledger::{Ledger, Txn};
 use crate::log::LogId;
 use crate::offsets::OffsetVector;
 use crate::shard::{Scope, ShardMeta};
+
+/// An entry that was to be processed again, and whose records are no longer what they were: part of its range is a
+/// gap, or the log delivers others. Learned by trying.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unreadable {
+    /// The entry: its attempt, since another ledger may use its number for other records.
+    pub attempt: Attempt,
+    /// What was wrong, for people.
+    pub why: String,
+}
 
 /// What was found before anything was written.
 #[derive(Debug, Clone)]
@@ -27,10 +38,14 @@ pub struct Facts<'a> {
     pub views: &'a BTreeMap<ViewId, Vec<(OffsetVector, Generation)>>,
     /// The incarnation of the log that the source was created over.
     pub source_log: &'a LogId,
+    /// Where the source's history begins: a record below it belongs to no layer.
+    pub source_start: &'a OffsetVector,
     /// The incarnation that the log has now.
     pub log: &'a LogId,
     /// Where the log ends now.
     pub end: &'a OffsetVector,
+    /// The entry at which the last attempt to go on failed for good.
+    pub unreadable: Option<&'a Unreadable>,
     /// How many shards the configuration asks for; a generation keeps its own number.
     pub shard_count: u32,
 }
@@ -65,6 +80,9 @@ pub fn plan(facts: &Facts<'_>) -> Plan {
             ),
         };
     }
+    if let Some(reason) = below_its_start(facts) {
+        return Plan::Stop { reason };
+    }
     let Some(ledger) = facts.ledger else {
         return Plan::Begin { reason: "there is no speed state yet".into() };
     };
@@ -75,6 +93,16 @@ pub fn plan(facts: &Facts<'_>) -> Plan {
         Some(reason) => Plan::Begin { reason },
         None => Plan::Resume { replay: lowest(ledger, facts) + 1 },
     }
+}
+
+/// A log that ends below where the source began is not what it was either.
+fn below_its_start(facts: &Facts<'_>) -> Option<String> {
+    let (partition, start) =
+        facts.source_start.iter().find(|(partition, start)| facts.end.get(*partition) < *start)?;
+    Some(format!(
+        "partition {partition} of the log ends at offset {}, below {start}, where the source begins: the log lost its tail or was replaced. Put the log back, or drop the source and create it anew",
+        facts.end.get(partition)
+    ))
 }
 
 /// A log that ends below what was absorbed from it has lost records or was replaced in place.
@@ -97,6 +125,7 @@ fn doubt(ledger: &Ledger, facts: &Facts<'_>) -> Option<String> {
     }
     doubtful_shard(ledger, facts)
         .or_else(|| doubtful_entries(ledger, facts))
+        .or_else(|| unreadable_entry(ledger, facts))
         .or_else(|| facts.views.iter().find_map(|(view, versions)| doubtful_view(ledger, *view, versions)))
 }
 
@@ -148,6 +177,14 @@ fn doubtful_entries(ledger: &Ledger, facts: &Facts<'_>) -> Option<String> {
     Some(format!("the ledger no longer has the entry of txid {missing}, which a shard still needs"))
 }
 
+/// An entry that cannot be read again can never be committed. It matters only while it still must be.
+fn unreadable_entry(ledger: &Ledger, facts: &Facts<'_>) -> Option<String> {
+    let unreadable = facts.unreadable?;
+    let first = lowest(ledger, facts) + 1;
+    let entry = facts.txns.iter().find(|txn| txn.txid >= first && txn.attempt == unreadable.attempt)?;
+    Some(format!("the records of txid {} are no longer what they were: {}", entry.txid, unreadable.why))
+}
+
 /// The headers that published versions rely on must be in the ledger.
 fn doubtful_view(ledger: &Ledger, view: ViewId, versions: &[(OffsetVector, Generation)]) -> Option<String> {
     let (newest, generation) = versions.last()?;
@@ -175,10 +212,11 @@ fn lowest(ledger: &Ledger, facts: &Facts<'_>) -> TxId {
 }
 
 /// The record of the new generation that [`Plan::Begin`] asks for. A view begins at its newest version's cut; one
-/// that has none begins at the end of the log, where its first run will follow it.
+/// that has none begins at the end of the log, where its first run will follow it. None begins below the source's
+/// start, where the master dataset has nothing.
 pub fn begin(facts: &Facts<'_>, reason: &str) -> Ledger {
     let from = |versions: &Vec<(OffsetVector, Generation)>| {
-        versions.last().map_or_else(|| facts.end.clone(), |(cut, _)| cut.clone())
+        versions.last().map_or_else(|| facts.end.clone(), |(cut, _)| cut.clone()).join(facts.source_start)
     };
     let views = facts.views.iter().map(|(view, versions)| (*view, from(versions))).collect();
     let on_shards = facts.shards.iter().flatten().map(|(meta, _)| meta.token.counter);
@@ -202,6 +240,7 @@ mod tests {
         txns: Vec<Txn>,
         views: Versions,
         log: LogId,
+        start: OffsetVector,
         end: OffsetVector,
     }
 
@@ -228,6 +267,7 @@ mod tests {
                 txns: vec![one, two],
                 views: versions,
                 log,
+                start: OffsetVector::zero(),
                 end: OffsetVector::from([(0, 9)]),
                 ledger,
             }
@@ -245,8 +285,10 @@ mod tests {
                 engine: "e",
                 views: &self.views,
                 source_log: &self.log,
+                source_start: &self.start,
                 log: &self.log,
                 end: &self.end,
+                unreadable: None,
                 shard_count: 2,
             }
         }
@@ -325,6 +367,49 @@ mod tests {
         let other = LogId("other".into());
         let facts = Facts { log: &other, ..found.facts() };
         assert!(matches!(plan(&facts), Plan::Stop { .. }));
+    }
+
+    #[test]
+    fn a_log_that_ends_below_the_sources_start_stops() {
+        let mut found = Found::healthy();
+        found.start = OffsetVector::from([(1, 3)]);
+        let facts = Facts { ledger: None, ..found.facts() };
+        let Plan::Stop { reason } = plan(&facts) else { panic!("{:?}", plan(&facts)) };
+        assert!(reason.contains("partition 1") && reason.contains("offset 0, below 3"), "{reason}");
+    }
+
+    #[test]
+    fn an_entry_that_cannot_be_read_again_begins_a_new_generation() {
+        let mut found = Found::healthy();
+        let unreadable = |attempt| Unreadable { attempt, why: "offsets 5..9 of partition 0 are lost".into() };
+        let (committed, pending) = (found.txns[0].attempt, found.txns[1].attempt);
+        let plan_with =
+            |found: &Found, attempt| plan(&Facts { unreadable: Some(&unreadable(attempt)), ..found.facts() });
+        // Every shard holds the first one, and it is committed: nobody will read it again.
+        assert_eq!(plan_with(&found, committed), Plan::Resume { replay: 2 });
+        let Plan::Begin { reason } = plan_with(&found, pending) else { panic!() };
+        assert!(reason.contains("txid 2") && reason.contains("are lost"), "{reason}");
+        // A shard lost it: now it must be read again.
+        found.shard(0).txid = 0;
+        found.shard(0).attempt = None;
+        assert!(matches!(plan_with(&found, committed), Plan::Begin { .. }));
+        // An entry of a ledger that is gone says nothing about this one.
+        assert_eq!(plan_with(&found, Attempt::new()), Plan::Resume { replay: 1 });
+    }
+
+    #[test]
+    fn no_view_begins_below_the_sources_start() {
+        let mut found = Found::healthy();
+        let (old, new) = (*found.views.keys().next().unwrap(), ViewId::new());
+        found.views.insert(old, vec![(OffsetVector::from([(0, 6)]), Generation::new())]);
+        found.views.insert(new, Vec::new());
+        found.start = OffsetVector::from([(0, 4), (1, 3)]);
+        found.end = OffsetVector::from([(0, 9), (1, 3), (2, 1)]);
+        let ledger = begin(&found.facts(), "test");
+        assert_eq!(ledger.views[&old].epochs[0].from, OffsetVector::from([(0, 6), (1, 3)]));
+        assert_eq!(ledger.views[&new].epochs[0].from, found.end);
+        // A partition that was added after the source was created is read from its beginning.
+        assert_eq!(ledger.start, OffsetVector::from([(0, 6), (1, 3)]));
     }
 
     #[test]

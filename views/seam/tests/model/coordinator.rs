@@ -127,7 +127,8 @@ async fn take_over(world: &Shared) -> Result<(Hold, Vec<Txn>), LostHold> {
         world.views.iter().map(|view| (*view, cuts(*view))).collect::<BTreeMap<_, _>>()
     })
     .await;
-    let (log, end) = look(world, |world| (world.log_id.clone(), world.end())).await;
+    let (log, end, start) =
+        look(world, |world| (world.log_id.clone(), world.end(), world.start.clone())).await;
     let facts = Facts {
         ledger: found.as_ref(),
         shards: &shards,
@@ -135,8 +136,10 @@ async fn take_over(world: &Shared) -> Result<(Hold, Vec<Txn>), LostHold> {
         engine: ENGINE,
         views: &views,
         source_log: &log,
+        source_start: &start,
         log: &log,
         end: &end,
+        unreadable: None,
         shard_count: SHARDS,
     };
     let highest = shards.iter().flatten().map(|(meta, _)| meta.token.counter).max().unwrap_or(0);
@@ -155,6 +158,9 @@ async fn take_over(world: &Shared) -> Result<(Hold, Vec<Txn>), LostHold> {
                 if world.borrow().broken == Break::Target {
                     begun.target = OffsetVector::zero();
                 }
+                if world.borrow().broken == Break::Start {
+                    begin_at_zero(&mut begun, &views);
+                }
                 (begun, TxnChanges { forget_all: true, ..TxnChanges::default() }, Vec::new())
             }
         }
@@ -166,6 +172,18 @@ async fn take_over(world: &Shared) -> Result<(Hold, Vec<Txn>), LostHold> {
         claim(world, &mut hold, shard, meta).await?;
     }
     Ok((hold, replay))
+}
+
+/// A view without a version begins where the log does, and not where the source does.
+fn begin_at_zero(begun: &mut Ledger, views: &BTreeMap<ViewId, Vec<(OffsetVector, Generation)>>) {
+    for (view, epochs) in &mut begun.views {
+        if views[view].is_empty() {
+            epochs.epochs[0].from = OffsetVector::zero();
+            begun.start = OffsetVector::zero();
+        }
+    }
+    begun.appended_to = begun.start.clone();
+    begun.committed_to = begun.start.clone();
 }
 
 async fn claim(

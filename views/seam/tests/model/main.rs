@@ -2,7 +2,7 @@
 //!
 //! Coordinators, batch runs and readers are plain async functions in which every call to the store is a point where
 //! anybody else may act. A seeded scheduler picks who goes next, ends coordinators anywhere, keeps zombies, loses
-//! answers, lets effects happen late, and takes the store, its ledger or single shards back in time. Every answer
+//! answers, lets effects happen late, adds partitions, and takes the store, its ledger or single shards back in time. Every answer
 //! is compared with a recount of the events below its vector, and no reader may be shown an older one.
 //!
 //! Each rule can be broken; then the same search must find a wrong answer.
@@ -89,4 +89,9 @@ fn without_the_target_a_reader_is_shown_an_older_answer() {
 #[test]
 fn without_the_stand_of_a_page_a_replayed_shard_passes_for_one_that_never_lost_anything() {
     is_found(Break::Stand);
+}
+
+#[test]
+fn without_the_sources_start_events_below_it_are_counted() {
+    is_found(Break::Start);
 }

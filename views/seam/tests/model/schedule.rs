@@ -8,7 +8,6 @@ use std::task::{Context, Waker};
 use rand::Rng;
 use stratus_seam::catalog::{Action, Commit, Connector, Source, ViewDefinition};
 use stratus_seam::ids::ViewId;
-use stratus_seam::offsets::OffsetVector;
 use uuid::Uuid;
 
 use crate::coordinator::coordinate;
@@ -66,6 +65,10 @@ fn disturb(world: &Shared, at: u32, coordinators: &mut Vec<Actor>, snapshots: &m
         let partition = world_now.random.random_range(0..world_now.log.len());
         let key = world_now.random.random_range(0..5);
         world_now.log[partition].push(key);
+    }
+    // A partition that is added is read from its first event on.
+    if world_now.random.random_bool(0.001) && world_now.log.len() < 4 {
+        world_now.log.push(Vec::new());
     }
     if !world_now.late.is_empty() && world_now.random.random_bool(0.1) {
         let index = world_now.random.random_range(0..world_now.late.len());
@@ -137,7 +140,7 @@ fn add_source(world: &Shared) {
         connector: Connector::Directory,
         options: Default::default(),
         log: world.log_id.clone(),
-        start: OffsetVector::zero(),
+        start: world.start.clone(),
     };
     apply(world, Action::CreateSource(source));
 }

@@ -33,6 +33,7 @@ pub enum Break {
     Attempt,
     Target,
     Stand,
+    Start,
 }
 
 #[derive(Debug, Clone)]
@@ -66,6 +67,8 @@ pub struct World {
     pub faults: bool,
     /// The key of each event, by partition; the offset is the index.
     pub log: Vec<Vec<u8>>,
+    /// Where the source begins: events below it are in the log, and are nobody's.
+    pub start: OffsetVector,
     pub log_id: LogId,
     pub source: SourceId,
     pub views: Vec<ViewId>,
@@ -86,13 +89,20 @@ pub type Shared = Rc<RefCell<World>>;
 
 impl World {
     pub fn new(seed: u64, broken: Break) -> Self {
+        let mut random = StdRng::seed_from_u64(seed);
+        let log: Vec<Vec<u8>> = (0..PARTITIONS)
+            .map(|_| (0..random.random_range(0..4)).map(|_| random.random_range(0..5)).collect())
+            .collect();
+        let first = |events: &Vec<u8>| random.random_range(0..=events.len() as u64);
+        let start = (0..).zip(log.iter().map(first)).collect();
         Self {
-            random: StdRng::seed_from_u64(seed),
+            random,
             broken,
             store: Store::default(),
             late: Vec::new(),
             faults: true,
-            log: vec![Vec::new(); PARTITIONS as usize],
+            log,
+            start,
             log_id: LogId("log".into()),
             source: SourceId::new(),
             views: Vec::new(),
@@ -124,7 +134,8 @@ impl World {
     pub fn recount(&self, view: ViewId, below: &OffsetVector) -> BTreeMap<String, u64> {
         let mut counts = BTreeMap::new();
         for (partition, events) in (0..).zip(&self.log) {
-            for key in events.iter().take(below.get(partition) as usize) {
+            let below = events.iter().take(below.get(partition) as usize);
+            for key in below.skip(self.start.get(partition) as usize) {
                 if self.counts(view, *key) {
                     *counts.entry(format!("[{key}]")).or_default() += 1;
                 }
