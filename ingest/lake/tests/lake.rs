@@ -13,6 +13,8 @@ mod faults;
 mod kills;
 #[path = "lake/master.rs"]
 mod master;
+#[path = "lake/runs.rs"]
+mod runs;
 #[path = "lake/samples.rs"]
 mod samples;
 #[path = "lake/versions.rs"]

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::ids::{Generation, SourceId, ViewId};
+use crate::ids::{Generation, RunId, SourceId, ViewId};
 use crate::log::LogId;
 use crate::offsets::OffsetVector;
 use crate::schema::Column;
@@ -49,6 +49,13 @@ pub enum Action {
     },
     /// A batch version of a view.
     PublishVersion(Version),
+    /// Versions that no reader can need any more; their files may go some time after.
+    RetireVersions {
+        /// Of which view.
+        view: ViewId,
+        /// Their numbers. The newest version of a view never goes.
+        numbers: Vec<u32>,
+    },
 }
 
 /// Where a source's log is.
@@ -153,6 +160,9 @@ pub struct Version {
     pub published_ms: u64,
     /// How long the run took, in milliseconds.
     pub took_ms: u64,
+    /// The run that computed it; none for a version from before runs had records.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run: Option<RunId>,
 }
 
 /// A file of a version.
@@ -217,6 +227,12 @@ pub enum CatalogMisfit {
         /// Its parent's.
         parent: OffsetVector,
     },
+    /// The version is not there, or it is the newest one.
+    #[error("version {number} of the view cannot be retired: it is not there, or it is the newest one")]
+    NotRetirable {
+        /// The version.
+        number: u32,
+    },
 }
 
 impl CatalogState {
@@ -278,6 +294,7 @@ impl CatalogState {
                 self.versions.remove(id);
             }
             Action::PublishVersion(version) => self.publish(version)?,
+            Action::RetireVersions { view, numbers } => self.retire(*view, numbers)?,
         }
         Ok(())
     }
@@ -301,6 +318,19 @@ impl CatalogState {
             return Err(CatalogMisfit::CutWentBack { cut: version.cut.clone(), parent: newest.cut.clone() });
         }
         versions.push(version.clone());
+        Ok(())
+    }
+
+    /// The newest version stays for as long as its view: the next one follows it, and a lost speed state begins anew
+    /// at its cut.
+    fn retire(&mut self, view: ViewId, numbers: &[u32]) -> Result<(), CatalogMisfit> {
+        let versions =
+            self.versions.get_mut(&view).ok_or_else(|| CatalogMisfit::Missing(view.to_string()))?;
+        for number in numbers {
+            let older = versions.split_last().map_or(&[][..], |(_, older)| older);
+            let at = older.iter().position(|version| version.number == *number);
+            versions.remove(at.ok_or(CatalogMisfit::NotRetirable { number: *number })?);
+        }
         Ok(())
     }
 
@@ -356,6 +386,7 @@ mod tests {
             failed_rows: 0,
             published_ms: 0,
             took_ms: 0,
+            run: None,
         })
     }
 
@@ -393,6 +424,34 @@ mod tests {
         assert!(matches!(back, Err(CatalogMisfit::CutWentBack { .. })));
         let state = state.apply(&commit(vec![version(view, 2, Some(1), 10)])).unwrap();
         assert_eq!((state.versions_of(view).len(), state.head), (2, 3));
+    }
+
+    #[test]
+    fn a_retired_version_is_gone_and_the_newest_never_goes() {
+        let (state, _, view) = with_a_view();
+        let published = [version(view, 1, None, 1), version(view, 2, Some(1), 2), version(view, 3, Some(2), 3)];
+        let state = state.apply(&commit(published.into())).unwrap();
+        let retire = |state: &CatalogState, numbers: &[u32]| {
+            state.apply(&commit(vec![Action::RetireVersions { view, numbers: numbers.into() }]))
+        };
+        assert_eq!(retire(&state, &[1, 3]), Err(CatalogMisfit::NotRetirable { number: 3 }));
+        assert_eq!(retire(&state, &[4]), Err(CatalogMisfit::NotRetirable { number: 4 }));
+        let state = retire(&state, &[2, 1]).unwrap();
+        let left: Vec<u32> = state.versions_of(view).iter().map(|version| version.number).collect();
+        assert_eq!(left, [3]);
+        assert_eq!(retire(&state, &[1]), Err(CatalogMisfit::NotRetirable { number: 1 }));
+        let next = state.apply(&commit(vec![version(view, 4, Some(3), 3)])).unwrap();
+        assert_eq!(next.versions_of(view).len(), 2);
+        let gone = state.apply(&commit(vec![Action::RetireVersions { view: ViewId::new(), numbers: vec![3] }]));
+        assert!(matches!(gone, Err(CatalogMisfit::Missing(_))));
+    }
+
+    #[test]
+    fn a_version_from_before_runs_had_records_is_read() {
+        let Action::PublishVersion(written) = version(ViewId::new(), 1, None, 1) else { panic!() };
+        let json = serde_json::to_string(&written).unwrap();
+        assert!(!json.contains("\"run\""));
+        assert_eq!(serde_json::from_str::<Version>(&json).unwrap(), written);
     }
 
     #[test]

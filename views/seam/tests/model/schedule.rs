@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use crate::coordinator::coordinate;
 use crate::reader::read;
-use crate::run::recompute;
+use crate::run::{recompute, sweep};
 use crate::world::{Break, SHARDS, Shared, Store, World};
 
 pub enum Outcome {
@@ -36,6 +36,7 @@ pub fn explore(seed: u64, broken: Break) -> Outcome {
         others.push(Box::pin(recompute(Rc::clone(&world))));
         others.push(Box::pin(read(Rc::clone(&world))));
     }
+    others.push(Box::pin(sweep(Rc::clone(&world))));
     let mut snapshots: Vec<Store> = Vec::new();
     for at in 0..STEPS {
         disturb(&world, at, &mut coordinators, &mut snapshots);
