@@ -69,13 +69,6 @@ impl Tracker {
         self.write(&mut record, next).await;
     }
 
-    /// Writes the record as it stands.
-    pub(crate) async fn announce(&self) {
-        let mut record = self.record.lock().await;
-        let same = record.clone();
-        self.write(&mut record, same).await;
-    }
-
     async fn write(&self, record: &mut RunRecord, next: RunRecord) {
         *record = next;
         *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = record.clone();

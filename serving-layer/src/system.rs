@@ -1,5 +1,7 @@
 //! Schema `stratus`: what the platform says of itself.
 
+mod runs;
+
 use std::sync::Arc;
 
 use datafusion::arrow::array::{ArrayRef, RecordBatch, new_empty_array};
@@ -27,6 +29,7 @@ pub(crate) enum SystemTable {
     Lag,
     Answer,
     Aggregates,
+    Runs,
 }
 
 /// What an answer stood for.
@@ -80,11 +83,23 @@ fn at_ms(value: u64) -> ScalarValue {
     ScalarValue::TimestampMicrosecond(micros, Some("UTC".into()))
 }
 
+fn optional_ms(value: Option<u64>) -> ScalarValue {
+    value.map_or(ScalarValue::TimestampMicrosecond(None, Some("UTC".into())), at_ms)
+}
+
 type Row = Vec<ScalarValue>;
 
 impl SystemTable {
-    pub(crate) const ALL: [Self; 7] =
-        [Self::Sources, Self::Views, Self::Versions, Self::Cuts, Self::Lag, Self::Answer, Self::Aggregates];
+    pub(crate) const ALL: [Self; 8] = [
+        Self::Sources,
+        Self::Views,
+        Self::Versions,
+        Self::Cuts,
+        Self::Lag,
+        Self::Answer,
+        Self::Aggregates,
+        Self::Runs,
+    ];
 
     pub(crate) const fn name(self) -> &'static str {
         match self {
@@ -95,6 +110,7 @@ impl SystemTable {
             Self::Lag => "lag",
             Self::Answer => "answer",
             Self::Aggregates => "aggregates",
+            Self::Runs => "runs",
         }
     }
 
@@ -121,6 +137,7 @@ impl SystemTable {
                 ("at", TEXT),
                 ("sql", TEXT),
                 ("created_at", timestamptz()),
+                ("next_refresh", timestamptz()),
             ],
             Self::Versions => vec![
                 ("view", TEXT),
@@ -165,6 +182,7 @@ impl SystemTable {
                 ("failed_rows", BIGINT),
             ],
             Self::Aggregates => vec![("view", TEXT), ("position", INT), ("sql", TEXT), ("class", TEXT)],
+            Self::Runs => runs::columns(),
         };
         let fields: Vec<Field> =
             columns.into_iter().map(|(name, kind)| Field::new(name, kind, true)).collect();
@@ -186,6 +204,7 @@ impl SystemTable {
             Self::Lag => lag_rows(engine, catalog).await?,
             Self::Answer => last.iter().map(answer_row).collect(),
             Self::Aggregates => aggregate_rows(engine, catalog).await?,
+            Self::Runs => runs::rows(engine, catalog).await?,
         };
         let schema = self.schema();
         let columns = (0..schema.fields().len())
@@ -256,6 +275,7 @@ async fn view_rows(engine: &Inner, catalog: &CatalogState) -> Result<Vec<Row>, S
             at.map_or(ScalarValue::Utf8(None), text),
             text(&view.sql),
             at_ms(view.created_ms),
+            optional_ms(runs::next_refresh(engine, view).await?),
         ]);
     }
     Ok(rows)

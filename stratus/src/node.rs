@@ -83,15 +83,14 @@ impl Node {
                 states: Arc::clone(&states),
                 dimensions: Arc::<LakeDimensions>::clone(&dimensions),
                 logs: Arc::clone(&logs),
-                batch: Arc::clone(&batch),
+                batch,
                 shards: config.state.shards,
             },
             speed.handle(),
             ingest.handle(),
             stopped.clone(),
         );
-        let administration =
-            Administrator::new(Arc::clone(&catalog), lake.clone(), Arc::clone(&logs), Arc::clone(&batch));
+        let administration = Administrator::new(Arc::clone(&catalog), lake.clone(), Arc::clone(&logs));
         let engine = Engine::new(Parts {
             catalog: Arc::clone(&catalog),
             lake,
