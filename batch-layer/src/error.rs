@@ -67,7 +67,8 @@ impl From<&BatchError> for SqlError {
                 CatalogMisfit::Superseded { .. } | CatalogMisfit::CutWentBack { .. } => "40001",
                 _ => "55000",
             },
-            BatchError::Catalog(CatalogError::Damaged { .. }) | BatchError::Lake(LakeError::Damaged { .. }) => "XX001",
+            BatchError::Catalog(CatalogError::Damaged { .. })
+            | BatchError::Lake(LakeError::Damaged { .. }) => "XX001",
             BatchError::Lake(LakeError::Invalid(_)) => "22023",
             _ => "58030",
         };

@@ -84,7 +84,8 @@ pub async fn refresh(
 ) -> Result<RunRecord, SqlError> {
     let lake = |error: LakeError| SqlError::from(BatchError::from(error));
     let catalog = catalog.refresh().await.map_err(|error| SqlError::from(BatchError::from(error)))?;
-    let view = catalog.views.get(name).ok_or_else(|| SqlError::from(BatchError::NoSuchView(name.to_owned())))?;
+    let view =
+        catalog.views.get(name).ok_or_else(|| SqlError::from(BatchError::NoSuchView(name.to_owned())))?;
     let request = RunRecord::requested(view.id, Trigger::Request, None, now_ms());
     runs.request(&request).await.map_err(lake)?;
     let (mut seen, mut changed): (Option<RunRecord>, Instant) = (None, Instant::now());
@@ -120,17 +121,17 @@ pub async fn refresh(
 /// A SQLSTATE that was read from a record, as one that this program knows.
 fn known_sqlstate(read: &str) -> &'static str {
     const KNOWN: [&str; 28] = [
-        "0A000", "22000", "22003", "22012", "22023", "22P02", "22P04", "2BP01", "40001", "42000", "42601", "42602",
-        "42701", "42702", "42703", "42704", "42803", "42804", "42883", "42P01", "42P07", "53200", "55000", "57014",
-        "57P03", "58030", "72000", "XX001",
+        "0A000", "22000", "22003", "22012", "22023", "22P02", "22P04", "2BP01", "40001", "42000", "42601",
+        "42602", "42701", "42702", "42703", "42704", "42803", "42804", "42883", "42P01", "42P07", "53200",
+        "55000", "57014", "57P03", "58030", "72000", "XX001",
     ];
     KNOWN.into_iter().find(|known| *known == read).unwrap_or("XX000")
 }
 
 #[cfg(test)]
 mod tests {
-    use stratus_lake::Lake;
     use std::sync::Arc;
+    use stratus_lake::Lake;
     use stratus_seam::ids::ViewId;
 
     use super::*;
@@ -144,9 +145,8 @@ mod tests {
 
     #[test]
     fn whoever_asked_waits_for_an_end_or_for_silence() {
-        let judged = |status, unchanged| {
-            judge(Some(&record(status)), Duration::from_millis(unchanged), "v", &SHORT)
-        };
+        let judged =
+            |status, unchanged| judge(Some(&record(status)), Duration::from_millis(unchanged), "v", &SHORT);
         assert_eq!(judge(None, Duration::from_millis(99), "v", &SHORT), Verdict::Wait);
         assert_eq!(judge(None, Duration::from_millis(100), "v", &SHORT), Verdict::GiveUp);
         assert_eq!(judged(RunStatus::Queued, 199), Verdict::Wait);

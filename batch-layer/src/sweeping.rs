@@ -55,7 +55,9 @@ impl BatchLayer {
             match self.sweep().await {
                 Ok(swept) if swept == Swept::default() => {}
                 Ok(swept) => tracing::info!(versions = swept.versions, files = swept.files, "swept"),
-                Err(error) => tracing::warn!("not everything could be swept, which will be tried again: {error}"),
+                Err(error) => {
+                    tracing::warn!("not everything could be swept, which will be tried again: {error}")
+                }
             }
         }
     }

@@ -34,7 +34,13 @@ impl BatchLayer {
     pub async fn run(&self, mut stop: watch::Receiver<bool>) {
         let work = async {
             self.recover().await;
-            tokio::join!(self.attend_views(), self.take_requests(), self.keep_schedules(), self.beat(), self.keep_swept())
+            tokio::join!(
+                self.attend_views(),
+                self.take_requests(),
+                self.keep_schedules(),
+                self.beat(),
+                self.keep_swept()
+            )
         };
         // A run that waits for the other layers must not hold up the end of the process.
         tokio::select! {

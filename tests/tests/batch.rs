@@ -54,7 +54,9 @@ impl Platform {
     async fn start(options: &[(&str, &str)]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let log = DirectoryLog::create(folder.path().join("log"), 2).unwrap();
-        let Statement::CreateSource(declared) = ddl::parse(SOURCE).unwrap().remove(0).statement else { panic!() };
+        let Statement::CreateSource(declared) = ddl::parse(SOURCE).unwrap().remove(0).statement else {
+            panic!()
+        };
         let source = Source {
             id: SourceId::new(),
             name: "clicks".into(),
@@ -179,7 +181,9 @@ async fn a_refresh_reaches_the_batch_layer_through_the_lake_alone() {
     let (one, two) = tokio::join!(platform.refresh(), platform.refresh());
     let mut versions: Vec<u32> = Vec::new();
     for record in [one.unwrap(), two.unwrap()] {
-        let RunStatus::Published { version, events, groups, .. } = record.status else { panic!("{record:?}") };
+        let RunStatus::Published { version, events, groups, .. } = record.status else {
+            panic!("{record:?}")
+        };
         assert!(events > 0 && groups > 0);
         assert_eq!(record.trigger, Trigger::Request);
         let state = catalog(&platform.lake).refresh().await.unwrap();
@@ -238,16 +242,15 @@ async fn what_a_batch_layer_that_died_left_behind_is_settled_by_the_next() {
         records.iter().find(|record| record.id == wanted.id).map(|record| record.status.clone())
     };
     let records = platform
-        .until("both settled", |records| {
-            matches!(of(records, &queued), Some(RunStatus::Published { .. }))
-        })
+        .until("both settled", |records| matches!(of(records, &queued), Some(RunStatus::Published { .. })))
         .await;
     assert_eq!(of(&records, &computing), Some(RunStatus::Interrupted));
     stop.send_replace(true);
     running.await.unwrap();
 
     let published = records.iter().find(|record| record.id == queued.id).unwrap();
-    let forgotten = RunRecord { status: RunStatus::Computing { events: 1, of: 9 }, ended_ms: None, ..published.clone() };
+    let forgotten =
+        RunRecord { status: RunStatus::Computing { events: 1, of: 9 }, ended_ms: None, ..published.clone() };
     runs.write(&forgotten).await.unwrap();
     let (stop, running) = begin(&platform.batch());
     platform
@@ -286,9 +289,8 @@ async fn a_schedule_is_kept() {
     let platform = Platform::start(&[("refresh", "*/2 * * * * *")]).await;
     let (stop, running) = begin(&platform.batch());
     let scheduled = |record: &&RunRecord| record.trigger == Trigger::Schedule && is_published(record);
-    let records = platform
-        .until("two scheduled runs", |records| records.iter().filter(scheduled).count() >= 2)
-        .await;
+    let records =
+        platform.until("two scheduled runs", |records| records.iter().filter(scheduled).count() >= 2).await;
     let times: Vec<u64> = records.iter().filter_map(|record| record.scheduled_ms).collect();
     assert!(times.windows(2).all(|pair| pair[0] < pair[1]), "each time once: {times:?}");
     assert!(times.iter().all(|time| time % 2_000 == 0), "{times:?}");

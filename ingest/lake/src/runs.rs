@@ -71,7 +71,10 @@ impl Runs {
     }
 
     async fn discard(&self, id: RunId, why: &str) -> Result<(), LakeError> {
-        tracing::warn!(request = request_file(id), "a request for a run cannot be understood and is removed: {why}");
+        tracing::warn!(
+            request = request_file(id),
+            "a request for a run cannot be understood and is removed: {why}"
+        );
         self.withdraw(id).await
     }
 

@@ -166,7 +166,9 @@ impl Lake {
 
     /// On a disk an empty folder stays behind, which object stores do not have.
     async fn forget_empty_folder(&self, folder: &str) {
-        let Some(path) = self.root().to_file_path().ok().filter(|_| self.root().scheme() == "file") else { return };
+        let Some(path) = self.root().to_file_path().ok().filter(|_| self.root().scheme() == "file") else {
+            return;
+        };
         let folder = path.join(folder);
         if let Err(error) = tokio::fs::remove_dir(&folder).await
             && error.kind() != std::io::ErrorKind::NotFound
@@ -233,10 +235,10 @@ mod tests {
         let lake = Lake::open("memory://").unwrap();
         let (schema, stream) = states(20);
         let view = ViewId::new();
-        let written =
-            lake.write_version_in_files_of(view, (1, RunId::new()), Arc::clone(&schema), stream, 20_000)
-                .await
-                .unwrap();
+        let written = lake
+            .write_version_in_files_of(view, (1, RunId::new()), Arc::clone(&schema), stream, 20_000)
+            .await
+            .unwrap();
         assert!(written.files.len() > 2, "{written:?}");
         assert_eq!(written.groups, 20_000);
         let context = SessionContext::new();

@@ -118,11 +118,15 @@ mod tests {
             created_ms: 0,
         };
         let asked = RunRecord::requested(view.id, Trigger::Schedule, Some(5), 7);
-        let failed = RunStatus::Failed { sqlstate: "57P03".into(), reason: "no cut".into(), detail: None, hint: None };
+        let failed =
+            RunStatus::Failed { sqlstate: "57P03".into(), reason: "no cut".into(), detail: None, hint: None };
         for (status, cells) in [
             (RunStatus::Queued, vec![]),
             (RunStatus::Computing { events: 3, of: 9 }, vec!["3 of 9 events"]),
-            (RunStatus::Published { version: 2, events: 9, groups: 4, took_ms: 11 }, vec!["2", "9", "4", "11"]),
+            (
+                RunStatus::Published { version: 2, events: 9, groups: 4, took_ms: 11 },
+                vec!["2", "9", "4", "11"],
+            ),
             (failed, vec!["57P03", "no cut"]),
             (RunStatus::Interrupted, vec!["the batch layer ended before the run did"]),
         ] {

@@ -127,7 +127,8 @@ async fn show_progress(session: &Session, name: &str, bar: &ProgressBar) -> Infa
         quoted_text(name)
     );
     let waits = ProgressStyle::with_template("  {spinner} {msg}, {elapsed}");
-    let computes = ProgressStyle::with_template("  {msg} {bar:24} {human_pos} of {human_len} events, {elapsed}");
+    let computes =
+        ProgressStyle::with_template("  {msg} {bar:24} {human_pos} of {human_len} events, {elapsed}");
     let style = |style: &Result<ProgressStyle, _>| style.as_ref().ok().cloned();
     bar.enable_steady_tick(POLL);
     loop {

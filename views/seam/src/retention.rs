@@ -83,9 +83,9 @@ pub fn orphaned<'a>(folders: &'a [VersionFolder], versions: &[Version]) -> Vec<&
     let newest = versions.last().map_or(0, |version| version.number);
     let listed = |folder: &VersionFolder| {
         let files = versions.iter().flat_map(|version| &version.files);
-        files.into_iter().any(|file| {
-            file.path.strip_prefix(&folder.path).is_some_and(|rest| rest.starts_with('/'))
-        })
+        files
+            .into_iter()
+            .any(|file| file.path.strip_prefix(&folder.path).is_some_and(|rest| rest.starts_with('/')))
     };
     folders.iter().filter(|folder| folder.number <= newest && !listed(folder)).collect()
 }
@@ -207,12 +207,16 @@ mod tests {
         let raised = ledger.raise_floor(view, 2).unwrap();
         assert_eq!(retirable(&raised, view, &versions), [1]);
         assert!(retirable(&raised, view, &versions[..2]).is_empty(), "two stay in any case");
-        assert!(retirable(&raised, ViewId::new(), &versions).is_empty(), "a ledger that does not know the view");
+        assert!(
+            retirable(&raised, ViewId::new(), &versions).is_empty(),
+            "a ledger that does not know the view"
+        );
     }
 
     #[test]
     fn a_folder_goes_once_its_number_is_taken_by_another_run() {
-        let folder = |number: u32, run: &str| VersionFolder { path: format!("views/x/v{number}-{run}"), number };
+        let folder =
+            |number: u32, run: &str| VersionFolder { path: format!("views/x/v{number}-{run}"), number };
         let folders = [folder(1, "a"), folder(1, "b"), folder(2, "a"), folder(3, "a"), folder(3, "aa")];
         let versions = [1, 2].map(|number| version(ViewId::new(), number, at_cut()));
         assert_eq!(orphaned(&folders, &versions), [&folders[1]]);

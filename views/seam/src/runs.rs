@@ -180,13 +180,16 @@ impl RunRecord {
     pub fn step(&self, status: RunStatus, now_ms: u64) -> Result<Self, RunMisfit> {
         let forward = match (&self.status, &status) {
             (from, _) if from.is_end() => false,
-            (RunStatus::Computing { events, .. }, RunStatus::Computing { events: next, .. }) => next >= events,
+            (RunStatus::Computing { events, .. }, RunStatus::Computing { events: next, .. }) => {
+                next >= events
+            }
             (from, to) => to.rank() > from.rank(),
         };
         if !forward {
             return Err(RunMisfit { run: self.id, from: self.status.name(), to: status.name() });
         }
-        let begins = status.rank() >= RunStatus::WaitingForCut.rank() && !matches!(status, RunStatus::Interrupted);
+        let begins =
+            status.rank() >= RunStatus::WaitingForCut.rank() && !matches!(status, RunStatus::Interrupted);
         Ok(Self {
             started_ms: self.started_ms.or_else(|| begins.then_some(now_ms)),
             ended_ms: status.is_end().then_some(now_ms),

@@ -75,6 +75,7 @@ pub async fn sweep(world: Shared) {
             world.catalog = world.catalog.apply(&Commit { id: Uuid::new_v4(), at_ms: 0, actions }).unwrap();
             world.note(format!("versions {numbers:?} retired"));
             for number in numbers {
+                world.retired += 1;
                 world.published.remove(&(view, number));
             }
         }

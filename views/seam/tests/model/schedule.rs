@@ -17,7 +17,7 @@ use crate::run::{recompute, sweep};
 use crate::world::{Break, SHARDS, Shared, Store, World};
 
 pub enum Outcome {
-    Right { answers: u64, generations: u64 },
+    Right { answers: u64, generations: u64, retired: u64 },
     Wrong(String),
 }
 
@@ -55,7 +55,7 @@ pub fn explore(seed: u64, broken: Break) -> Outcome {
         }
     }
     let world = world.borrow();
-    Outcome::Right { answers: world.answers, generations: world.generations }
+    Outcome::Right { answers: world.answers, generations: world.generations, retired: world.retired }
 }
 
 /// Events come, time passes, processes die, stores lose.
