@@ -104,8 +104,13 @@ impl Platform {
             tokio::spawn(async move { speed.run(on).await.unwrap() }),
             tokio::spawn(async move { ingester.run(stopped).await.unwrap() }),
         ];
-        Clicks::new(&folder.path().join("log"), 1, 1).unwrap().append(500).unwrap();
-        Self { folder, lake, states, view: view.id, stop, tasks }
+        let platform = Self { folder, lake, states, view: view.id, stop, tasks };
+        platform.append(1);
+        platform
+    }
+
+    fn append(&self, seed: u64) {
+        Clicks::new(&self.folder.path().join("log"), seed, 1).unwrap().append(500).unwrap();
     }
 
     /// A batch layer as a process of its own would have it: with a catalog and a lake of its own.
@@ -178,6 +183,8 @@ async fn a_refresh_reaches_the_batch_layer_through_the_lake_alone() {
     let layer = platform.batch();
     let (stop, running) = begin(&layer);
     platform.until("the first run", |records| records.iter().any(is_published)).await;
+    platform.append(2);
+    tokio::time::sleep(Duration::from_secs(1)).await;
     let (one, two) = tokio::join!(platform.refresh(), platform.refresh());
     let mut versions: Vec<u32> = Vec::new();
     for record in [one.unwrap(), two.unwrap()] {

@@ -54,17 +54,24 @@ pub fn gone(ledger: &Ledger, held: &[Scope], pins: &[Pin], now_ms: u64) -> Vec<S
 /// So many of the newest versions of a view stay in any case.
 pub const KEPT_VERSIONS: usize = 2;
 
-/// The numbers of the versions of a view that no reader can choose any more: no unbroken chain of epochs joins on to
-/// them. The newest two stay in any case. `versions` are oldest first.
+/// The numbers of the versions of a view that no reader chooses any more: no unbroken chain of epochs joins on to
+/// them, or a newer one that is as readable has the same cut, as it comes about when no events do. The newest two
+/// stay in any case. `versions` are oldest first.
 ///
 /// Within a generation floors only rise, and the next generation begins at the newest version's cut: what is not
 /// joined on to now is not joined on to later. A store that goes back may join on to a retired version again; then
 /// the newest one answers once T has passed its cut.
 pub fn retirable(ledger: &Ledger, view: ViewId, versions: &[Version]) -> Vec<u32> {
     let Some(epochs) = ledger.views.get(&view) else { return Vec::new() };
-    let older = &versions[..versions.len().saturating_sub(KEPT_VERSIONS)];
-    let unjoined = older.iter().filter(|version| epochs.chain(&version.cut).is_none());
-    unjoined.map(|version| version.number).collect()
+    let older = versions.len().saturating_sub(KEPT_VERSIONS);
+    let is_needed = |(at, version): &(usize, &Version)| {
+        let mut newer = versions[at + 1..].iter();
+        let replaced =
+            newer.any(|newer| newer.cut == version.cut && newer.fingerprint == version.fingerprint);
+        !replaced && epochs.chain(&version.cut).is_some()
+    };
+    let unneeded = versions.iter().enumerate().take(older).filter(|version| !is_needed(version));
+    unneeded.map(|(_, version)| version.number).collect()
 }
 
 /// The folder that a run wrote the files of a version into.
@@ -203,9 +210,13 @@ mod tests {
         let ledger = cut_once(view);
         let all = [(1, OffsetVector::zero()), (2, at_cut()), (3, at_cut()), (4, at_cut())];
         let versions = all.map(|(number, cut)| version(view, number, cut));
-        assert!(retirable(&ledger, view, &versions).is_empty(), "every cut still has its chain");
+        assert_eq!(retirable(&ledger, view, &versions), [2], "version 3 has its cut");
+        let mut other = versions.clone();
+        other[1].fingerprint = "another engine's".into();
+        assert!(retirable(&ledger, view, &other).is_empty(), "every cut still has its chain");
         let raised = ledger.raise_floor(view, 2).unwrap();
-        assert_eq!(retirable(&raised, view, &versions), [1]);
+        assert_eq!(retirable(&raised, view, &other), [1]);
+        assert_eq!(retirable(&raised, view, &versions), [1, 2]);
         assert!(retirable(&raised, view, &versions[..2]).is_empty(), "two stay in any case");
         assert!(
             retirable(&raised, ViewId::new(), &versions).is_empty(),
