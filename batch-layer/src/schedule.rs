@@ -148,7 +148,8 @@ impl Schedule {
         let last = self.last_between(settled_ms, now_ms);
         let due_ms = last.filter(|at| {
             let missed = now_ms.saturating_sub(*at) > MISSED_AFTER_MS;
-            !busy && !(missed && self.missed == Missed::Skip)
+            let skipped = missed && self.missed == Missed::Skip;
+            !(busy || skipped)
         });
         Outlook { due_ms, settled_ms: last, next_ms: self.next_after(now_ms) }
     }

@@ -1,6 +1,7 @@
 //! Keeping the views' schedules.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::convert::Infallible;
 use std::time::Duration;
 
@@ -47,11 +48,11 @@ impl BatchLayer {
         let catalog = self.catalog.seen();
         kept.retain(|view, _| catalog.view(*view).is_some());
         for view in catalog.views.values() {
-            if !kept.contains_key(&view.id) {
-                let found = self.schedule_of(view).await?;
-                kept.insert(view.id, found);
-            }
-            if let Some(Some(kept)) = kept.get_mut(&view.id) {
+            let kept = match kept.entry(view.id) {
+                Entry::Occupied(known) => known.into_mut(),
+                Entry::Vacant(new) => new.insert(self.schedule_of(view).await?),
+            };
+            if let Some(kept) = kept {
                 self.keep(view, kept).await?;
             }
         }
