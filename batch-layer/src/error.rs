@@ -1,6 +1,7 @@
 //! Why a recompute did not publish.
 
 use stratus_lake::LakeError;
+use stratus_seam::catalog::CatalogMisfit;
 use stratus_seam::catalog_log::CatalogError;
 use stratus_seam::offsets::OffsetVector;
 use stratus_seam::store::StoreError;
@@ -52,4 +53,31 @@ pub enum BatchError {
     /// The computation ended without an answer.
     #[error("the recompute of view \"{0}\" was ended")]
     Ended(String),
+}
+
+/// As a SQL client sees it.
+impl From<&BatchError> for SqlError {
+    fn from(error: &BatchError) -> Self {
+        let sqlstate = match error {
+            BatchError::Sql(error) => return error.clone(),
+            BatchError::NoSuchView(_) => "42P01",
+            BatchError::NoCut { .. } | BatchError::NotAbsorbed { .. } => "57P03",
+            BatchError::Catalog(CatalogError::Misfit(misfit)) => match misfit {
+                CatalogMisfit::Missing(_) => "42P01",
+                CatalogMisfit::Superseded { .. } | CatalogMisfit::CutWentBack { .. } => "40001",
+                _ => "55000",
+            },
+            BatchError::Catalog(CatalogError::Damaged { .. })
+            | BatchError::Lake(LakeError::Damaged { .. }) => "XX001",
+            BatchError::Lake(LakeError::Invalid(_)) => "22023",
+            _ => "58030",
+        };
+        Self::new(sqlstate, error.to_string())
+    }
+}
+
+impl From<BatchError> for SqlError {
+    fn from(error: BatchError) -> Self {
+        Self::from(&error)
+    }
 }

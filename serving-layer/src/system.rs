@@ -1,5 +1,7 @@
 //! Schema `stratus`: what the platform says of itself.
 
+mod runs;
+
 use std::sync::Arc;
 
 use datafusion::arrow::array::{ArrayRef, RecordBatch, new_empty_array};
@@ -29,6 +31,7 @@ pub(crate) enum SystemTable {
     Gaps,
     Answer,
     Aggregates,
+    Runs,
 }
 
 /// What an answer stood for.
@@ -85,6 +88,10 @@ fn at_ms(value: u64) -> ScalarValue {
     ScalarValue::TimestampMicrosecond(micros, Some("UTC".into()))
 }
 
+fn optional_ms(value: Option<u64>) -> ScalarValue {
+    value.map_or(ScalarValue::TimestampMicrosecond(None, Some("UTC".into())), at_ms)
+}
+
 type Row = Vec<ScalarValue>;
 
 impl SystemTable {
@@ -97,6 +104,7 @@ impl SystemTable {
         Self::Gaps,
         Self::Answer,
         Self::Aggregates,
+        Self::Runs,
     ];
 
     pub(crate) const fn name(self) -> &'static str {
@@ -109,6 +117,7 @@ impl SystemTable {
             Self::Gaps => "gaps",
             Self::Answer => "answer",
             Self::Aggregates => "aggregates",
+            Self::Runs => "runs",
         }
     }
 
@@ -135,6 +144,7 @@ impl SystemTable {
                 ("at", TEXT),
                 ("sql", TEXT),
                 ("created_at", timestamptz()),
+                ("next_refresh", timestamptz()),
             ],
             Self::Versions => vec![
                 ("view", TEXT),
@@ -189,6 +199,7 @@ impl SystemTable {
                 ("gaps", BIGINT),
             ],
             Self::Aggregates => vec![("view", TEXT), ("position", INT), ("sql", TEXT), ("class", TEXT)],
+            Self::Runs => runs::columns(),
         };
         let fields: Vec<Field> =
             columns.into_iter().map(|(name, kind)| Field::new(name, kind, true)).collect();
@@ -211,6 +222,7 @@ impl SystemTable {
             Self::Gaps => gap_rows(catalog),
             Self::Answer => last.iter().map(answer_row).collect(),
             Self::Aggregates => aggregate_rows(engine, catalog).await?,
+            Self::Runs => runs::rows(engine, catalog).await?,
         };
         let schema = self.schema();
         let columns = (0..schema.fields().len())
@@ -281,6 +293,7 @@ async fn view_rows(engine: &Inner, catalog: &CatalogState) -> Result<Vec<Row>, S
             at.map_or(ScalarValue::Utf8(None), text),
             text(&view.sql),
             at_ms(view.created_ms),
+            optional_ms(runs::next_refresh(engine, view).await?),
         ]);
     }
     Ok(rows)

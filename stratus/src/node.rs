@@ -96,7 +96,7 @@ impl Node {
                 states: Arc::clone(&states),
                 dimensions: Arc::<LakeDimensions>::clone(&dimensions),
                 logs: Arc::clone(&logs),
-                batch: Arc::clone(&batch),
+                batch,
                 shards: config.state.shards,
                 shared: config.state.kind == StateKind::Redis,
             },
@@ -104,8 +104,7 @@ impl Node {
             ingest.handle(),
             stopped.clone(),
         );
-        let administration =
-            Administrator::new(Arc::clone(&catalog), lake.clone(), Arc::clone(&logs), Arc::clone(&batch));
+        let administration = Administrator::new(Arc::clone(&catalog), lake.clone(), Arc::clone(&logs));
         let engine = Engine::new(Parts {
             catalog: Arc::clone(&catalog),
             lake,

@@ -8,7 +8,7 @@ use object_store::memory::InMemory;
 use object_store::path::Path;
 use object_store::prefix::PrefixStore;
 use sha2::{Digest, Sha256};
-use stratus_seam::ids::{SourceId, ViewId};
+use stratus_seam::ids::{RunId, SourceId, ViewId};
 use url::Url;
 use uuid::Uuid;
 
@@ -123,9 +123,38 @@ pub(crate) fn dead_letters_folder(source: SourceId) -> String {
     format!("sources/{source}/dead_letters")
 }
 
+/// The folder of all views' versions.
+pub(crate) const VIEWS_FOLDER: &str = "views";
+
 /// The folder of a view's versions.
 pub(crate) fn view_folder(view: ViewId) -> String {
-    format!("views/{view}")
+    format!("{VIEWS_FOLDER}/{view}")
+}
+
+/// The folder of all records of runs.
+pub(crate) const RUNS_FOLDER: &str = "runs";
+
+/// The folder of the requests that nobody has taken up.
+pub(crate) const REQUESTS_FOLDER: &str = "runs/requests";
+
+/// The file of a request.
+pub(crate) fn request_file(run: RunId) -> String {
+    format!("{REQUESTS_FOLDER}/{run}.json")
+}
+
+/// The folder of a view's records.
+pub(crate) fn runs_folder(view: ViewId) -> String {
+    format!("{RUNS_FOLDER}/{view}")
+}
+
+/// The file of a record.
+pub(crate) fn run_file(view: ViewId, run: RunId) -> String {
+    format!("{}/{run}.json", runs_folder(view))
+}
+
+/// The file of where a view's schedule stands.
+pub(crate) fn schedule_file(view: ViewId) -> String {
+    format!("{}/schedule.json", runs_folder(view))
 }
 
 /// The file of a dimension table's content.

@@ -10,6 +10,9 @@
 //! <root>/sources/<source id>/events/                            Delta table: the master dataset of a source
 //! <root>/sources/<source id>/dead_letters/                      Delta table: its records that could not be decoded
 //! <root>/views/<view id>/v<number>-<run>/part-<i>.parquet       the states of one version, one folder per run
+//! <root>/runs/requests/<run>.json                               a run that was asked for
+//! <root>/runs/<view id>/<run>.json                              how far a run is, or what came of it
+//! <root>/runs/<view id>/schedule.json                           where a view's schedule stands
 //! <root>/dimensions/<sha-256>.parquet                           a dimension table, by its content
 //! ```
 //!
@@ -17,7 +20,7 @@
 //! is whole, and nothing refers to a file before that. A local lake also survives the loss of power: files are synced
 //! before they get their name, and their folders after, before the call returns (see [`disk`]). What a commit names
 //! was therefore durable before the commit was. Files that no commit names (of a run or an ingester that was killed)
-//! are never read; [`Lake::sweep`] removes those of views.
+//! are never read; those of views are found by [`Lake::version_folders`] and removed.
 //!
 //! Deltalake's OPTIMIZE must never be run on the tables: two at once double the rows.
 
@@ -36,6 +39,7 @@ mod lake;
 mod master;
 mod master_log;
 mod row_json;
+mod runs;
 mod sorting;
 mod source_tables;
 mod span;
@@ -50,5 +54,6 @@ pub use error::LakeError;
 pub use lake::Lake;
 pub use master::{MasterDataset, MasterSnapshot};
 pub use master_log::MasterLog;
+pub use runs::Runs;
 pub use source_tables::SourceTables;
 pub use versions::WrittenVersion;

@@ -3,9 +3,7 @@
 //! A run writes into a folder of its own, so that a run that fails, or one that lost the race to publish, leaves
 //! nothing that another one could take for its own. A version's files never change.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::Duration;
 
 use arrow::datatypes::SchemaRef;
 use datafusion::datasource::TableProvider;
@@ -15,15 +13,15 @@ use object_store::ObjectStore;
 use object_store::buffered::BufWriter;
 use object_store::path::Path;
 use parquet::arrow::AsyncArrowWriter;
-use stratus_seam::catalog::{Version, VersionFile};
-use stratus_seam::catalog_log::now_ms;
-use stratus_seam::ids::ViewId;
+use stratus_seam::catalog::VersionFile;
+use stratus_seam::ids::{RunId, ViewId};
+use stratus_seam::retention::VersionFolder;
 use uuid::Uuid;
 
 use crate::files::{FileTable, LakeFile};
-use crate::lake::view_folder;
+use crate::lake::{VIEWS_FOLDER, view_folder};
 use crate::sorting::{by_key, cause};
-use crate::writer::properties;
+use crate::writer::{properties, with_schema};
 use crate::{Lake, LakeError};
 
 /// A file is closed once it has about so many bytes.
@@ -40,7 +38,7 @@ pub struct WrittenVersion {
 
 impl Lake {
     /// Writes the states of version `number` of a view in the order of their keys, so that a look-up reads few parts
-    /// of the files. On return the files are durable; the catalog
+    /// of the files, into a folder of this run alone. On return the files are durable; the catalog
     /// commit that publishes the version makes them part of the lake.
     ///
     /// # Errors
@@ -50,21 +48,22 @@ impl Lake {
         &self,
         view: ViewId,
         number: u32,
+        run: RunId,
         schema: SchemaRef,
         states: SendableRecordBatchStream,
     ) -> Result<WrittenVersion, LakeError> {
-        self.write_version_in_files_of(view, number, schema, states, FILE_BYTES).await
+        self.write_version_in_files_of(view, (number, run), schema, states, FILE_BYTES).await
     }
 
     async fn write_version_in_files_of(
         &self,
         view: ViewId,
-        number: u32,
+        (number, run): (u32, RunId),
         schema: SchemaRef,
         states: SendableRecordBatchStream,
         file_bytes: usize,
     ) -> Result<WrittenVersion, LakeError> {
-        let folder = format!("{}/v{number}-{}", view_folder(view), Uuid::now_v7().simple());
+        let folder = format!("{}/v{number}-{run}", view_folder(view));
         let mut written = WrittenVersion { files: Vec::new(), groups: 0 };
         let mut states = by_key(&schema, states).map_err(|error| cause(error, &folder))?;
         let mut open: Option<StateFile> = None;
@@ -102,54 +101,83 @@ impl Lake {
         Arc::new(FileTable::new(self.clone(), schema, files.collect()))
     }
 
-    /// Removes all files of a view that was dropped, and says how many. Queries that still read them fail.
+    /// The views that have a folder of versions, whatever the catalog says of them.
+    ///
+    /// # Errors
+    /// [`LakeError::Unavailable`].
+    pub async fn view_folders(&self) -> Result<Vec<ViewId>, LakeError> {
+        let failed = LakeError::unavailable(format!("could not list {VIEWS_FOLDER}"));
+        let folder = Path::from(VIEWS_FOLDER);
+        let listed = self.store().list_with_delimiter(Some(&folder)).await.map_err(failed)?;
+        let names = listed.common_prefixes.iter().filter_map(Path::filename);
+        Ok(names.filter_map(|name| Uuid::try_parse(name).ok()).map(ViewId).collect())
+    }
+
+    /// The folders that runs of a view have written files into, whatever became of the runs.
+    ///
+    /// # Errors
+    /// [`LakeError::Unavailable`].
+    pub async fn version_folders(&self, view: ViewId) -> Result<Vec<VersionFolder>, LakeError> {
+        let folder = view_folder(view);
+        let failed = LakeError::unavailable(format!("could not list {folder}"));
+        let prefix = Path::from(folder.as_str());
+        let listed = self.store().list_with_delimiter(Some(&prefix)).await.map_err(failed)?;
+        let number = |path: &Path| path.filename()?.strip_prefix('v')?.split_once('-')?.0.parse().ok();
+        let found = listed.common_prefixes.iter();
+        Ok(found
+            .filter_map(|path| Some(VersionFolder { path: path.to_string(), number: number(path)? }))
+            .collect())
+    }
+
+    /// Removes a folder of a version with its files, and says how many there were. Queries that still read them
+    /// fail.
     ///
     /// # Errors
     /// [`LakeError::Unavailable`]; what was not removed is by a second call.
-    pub async fn remove_view(&self, view: ViewId) -> Result<usize, LakeError> {
-        self.remove(view, |_| true).await
+    pub async fn remove_version(&self, folder: &VersionFolder) -> Result<usize, LakeError> {
+        self.remove_folder(&folder.path).await
     }
 
-    /// Removes the files of runs of a view that came to nothing, and says how many: those that `kept` does not name,
-    /// of runs that began longer ago than `older_than`, which must be more than any run may take.
+    /// Removes all files of a view that was dropped, and says how many. Queries that still read them fail.
     ///
     /// # Errors
-    /// As [`Lake::remove_view`].
-    pub async fn sweep(
-        &self,
-        view: ViewId,
-        kept: &[Version],
-        older_than: Duration,
-    ) -> Result<usize, LakeError> {
-        let kept: BTreeSet<&str> =
-            kept.iter().flat_map(|version| &version.files).map(|file| file.path.as_str()).collect();
-        let before = now_ms().saturating_sub(u64::try_from(older_than.as_millis()).unwrap_or(u64::MAX));
-        self.remove(view, |path| !kept.contains(path) && began_ms(path).is_some_and(|began| began < before))
-            .await
+    /// As [`Lake::remove_version`].
+    pub async fn remove_view(&self, view: ViewId) -> Result<usize, LakeError> {
+        let mut removed = 0;
+        for folder in self.version_folders(view).await? {
+            removed += self.remove_version(&folder).await?;
+        }
+        Ok(removed + self.remove_folder(&view_folder(view)).await?)
     }
 
-    async fn remove(&self, view: ViewId, goes: impl Fn(&str) -> bool) -> Result<usize, LakeError> {
-        let folder = view_folder(view);
+    async fn remove_folder(&self, folder: &str) -> Result<usize, LakeError> {
         let failed = || LakeError::unavailable(format!("could not remove files of {folder}"));
-        let prefix = Path::from(folder.as_str());
+        let prefix = Path::from(folder);
         let found: Vec<Path> = self
             .store()
             .list(Some(&prefix))
             .map_ok(|file| file.location)
-            .try_filter(|path| futures::future::ready(goes(path.as_ref())))
             .try_collect()
             .await
             .map_err(failed())?;
         let removed = self.store().delete_stream(stream::iter(found.into_iter().map(Ok)).boxed());
-        removed.try_fold(0, |count, _| futures::future::ok(count + 1)).await.map_err(failed())
+        let count = removed.try_fold(0, |count, _| futures::future::ok(count + 1)).await.map_err(failed())?;
+        self.forget_empty_folder(folder).await;
+        Ok(count)
     }
-}
 
-/// When the run of a file began, in milliseconds since the epoch: its UUIDv7 says so.
-fn began_ms(path: &str) -> Option<u64> {
-    let folder = path.rsplit('/').nth(1)?;
-    let (seconds, nanos) = Uuid::parse_str(folder.split_once('-')?.1).ok()?.get_timestamp()?.to_unix();
-    Some(seconds * 1000 + u64::from(nanos) / 1_000_000)
+    /// On a disk an empty folder stays behind, which object stores do not have.
+    async fn forget_empty_folder(&self, folder: &str) {
+        let Some(path) = self.root().to_file_path().ok().filter(|_| self.root().scheme() == "file") else {
+            return;
+        };
+        let folder = path.join(folder);
+        if let Err(error) = tokio::fs::remove_dir(&folder).await
+            && error.kind() != std::io::ErrorKind::NotFound
+        {
+            tracing::debug!("the empty folder {} stays: {error}", folder.display());
+        }
+    }
 }
 
 /// A file of states that is being written.
@@ -209,8 +237,10 @@ mod tests {
         let lake = Lake::open("memory://").unwrap();
         let (schema, stream) = states(20);
         let view = ViewId::new();
-        let written =
-            lake.write_version_in_files_of(view, 1, Arc::clone(&schema), stream, 20_000).await.unwrap();
+        let written = lake
+            .write_version_in_files_of(view, (1, RunId::new()), Arc::clone(&schema), stream, 20_000)
+            .await
+            .unwrap();
         assert!(written.files.len() > 2, "{written:?}");
         assert_eq!(written.groups, 20_000);
         let context = SessionContext::new();
@@ -220,14 +250,5 @@ mod tests {
             let found = lake.store().head(&Path::from(file.path.as_str())).await.unwrap();
             assert_eq!(found.size, file.bytes);
         }
-    }
-
-    #[test]
-    fn a_run_is_dated_by_its_name() {
-        let now = now_ms();
-        let path = format!("views/v/v1-{}/part-0.parquet", Uuid::now_v7().simple());
-        let began = began_ms(&path).unwrap();
-        assert!(began + 1 >= now && began <= now_ms() + 1, "{began} {now}");
-        assert_eq!(began_ms("views/v/something/part-0.parquet"), None);
     }
 }

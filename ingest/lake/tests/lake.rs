@@ -17,6 +17,8 @@ mod forgetful;
 mod kills;
 #[path = "lake/master.rs"]
 mod master;
+#[path = "lake/runs.rs"]
+mod runs;
 #[path = "lake/samples.rs"]
 mod samples;
 #[path = "lake/versions.rs"]

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use stratus_batch::{BatchError, BatchLayer};
+use stratus_batch::request::{self, AskPatience};
+use stratus_batch::{SCHEDULE_OPTIONS, Schedule};
 use stratus_lake::Lake;
 use stratus_logs::DirectoryLog;
 use stratus_logs::kafka::{KafkaTopic, Start};
@@ -38,17 +39,11 @@ pub(super) struct Administrator {
     catalog: Arc<Catalog>,
     lake: Lake,
     logs: Arc<OpenLogs>,
-    batch: Arc<BatchLayer>,
 }
 
 impl Administrator {
-    pub(super) const fn new(
-        catalog: Arc<Catalog>,
-        lake: Lake,
-        logs: Arc<OpenLogs>,
-        batch: Arc<BatchLayer>,
-    ) -> Self {
-        Self { catalog, lake, logs, batch }
+    pub(super) const fn new(catalog: Arc<Catalog>, lake: Lake, logs: Arc<OpenLogs>) -> Self {
+        Self { catalog, lake, logs }
     }
 
     async fn create_source(&self, create: CreateSource) -> Result<(), SqlError> {
@@ -156,11 +151,11 @@ impl Administrator {
             return Err(SqlError::new("0A000", "a view cannot be replaced in this version")
                 .hint("create it under another name, or drop it first"));
         }
-        if create.options.contains_key("refresh") {
-            return Err(SqlError::new("0A000", "schedules are not in this version")
-                .hint("REFRESH MATERIALIZED VIEW recomputes a view at any time"));
-        }
-        known_options(&create.options, &[])?;
+        known_options(&create.options, &SCHEDULE_OPTIONS)?;
+        Schedule::of(&create.options).map_err(|error| {
+            let position = create.option_positions.get(error.option).copied();
+            SqlError::new("22023", error.to_string()).hint(error.hint).at(position)
+        })?;
         if self.settled(&create.name, create.if_not_exists).await? {
             return Ok(());
         }
@@ -254,19 +249,6 @@ fn known_options(options: &BTreeMap<String, String>, known: &[&str]) -> Result<(
     }
 }
 
-fn batch_error(error: BatchError) -> SqlError {
-    match error {
-        BatchError::Sql(error) => error,
-        BatchError::Catalog(error) => catalog_error(&error),
-        BatchError::Lake(error) => lake_error(&error),
-        BatchError::NoSuchView(_) => SqlError::new("42P01", error.to_string()),
-        BatchError::NoCut { .. } | BatchError::NotAbsorbed { .. } => {
-            SqlError::new("57P03", error.to_string())
-        }
-        other => SqlError::new("58030", other.to_string()),
-    }
-}
-
 #[async_trait]
 impl Administration for Administrator {
     async fn carry_out(&self, statement: Statement) -> Result<(), SqlError> {
@@ -275,7 +257,10 @@ impl Administration for Administrator {
             Statement::CreateDimension(create) => self.create_dimension(create).await,
             Statement::CreateView(create) => self.create_view(create).await,
             Statement::Drop(drop) => self.drop(drop).await,
-            Statement::Refresh { view } => self.batch.refresh(&view).await.map(drop).map_err(batch_error),
+            Statement::Refresh { view } => {
+                let runs = self.lake.runs();
+                request::refresh(&runs, &self.catalog, &view, &AskPatience::default()).await.map(drop)
+            }
             Statement::Other => Err(SqlError::new("XX000", "a query came where a command was expected")),
         }
     }

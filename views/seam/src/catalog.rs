@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::gaps::{Gap, Gaps};
-use crate::ids::{Generation, SourceId, ViewId};
+use crate::ids::{Generation, RunId, SourceId, ViewId};
 use crate::log::LogId;
 use crate::offsets::OffsetVector;
 use crate::schema::Column;
@@ -52,6 +52,13 @@ pub enum Action {
     PublishVersion(Version),
     /// Records of a source that its log forgot before they were in the master dataset.
     RecordGap(Gap),
+    /// Versions that no reader can need any more; their files may go some time after.
+    RetireVersions {
+        /// Of which view.
+        view: ViewId,
+        /// Their numbers. The newest version of a view never goes.
+        numbers: Vec<u32>,
+    },
 }
 
 /// Where a source's log is.
@@ -156,6 +163,9 @@ pub struct Version {
     pub published_ms: u64,
     /// How long the run took, in milliseconds.
     pub took_ms: u64,
+    /// The run that computed it; none for a version from before runs had records.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run: Option<RunId>,
 }
 
 /// A file of a version.
@@ -233,6 +243,12 @@ pub enum CatalogMisfit {
         /// The gap.
         gap: Gap,
     },
+    /// The version is not there, or it is the newest one.
+    #[error("version {number} of the view cannot be retired: it is not there, or it is the newest one")]
+    NotRetirable {
+        /// The version.
+        number: u32,
+    },
 }
 
 impl CatalogState {
@@ -296,6 +312,7 @@ impl CatalogState {
             }
             Action::PublishVersion(version) => self.publish(version)?,
             Action::RecordGap(gap) => self.record(gap)?,
+            Action::RetireVersions { view, numbers } => self.retire(*view, numbers)?,
         }
         Ok(())
     }
@@ -330,6 +347,19 @@ impl CatalogState {
             return Err(CatalogMisfit::NoGap { source_name: source.name.clone(), gap: gap.clone() });
         }
         self.gaps.entry(gap.source).or_default().insert(gap.clone());
+        Ok(())
+    }
+
+    /// The newest version stays for as long as its view: the next one follows it, and a lost speed state begins anew
+    /// at its cut.
+    fn retire(&mut self, view: ViewId, numbers: &[u32]) -> Result<(), CatalogMisfit> {
+        let versions =
+            self.versions.get_mut(&view).ok_or_else(|| CatalogMisfit::Missing(view.to_string()))?;
+        for number in numbers {
+            let older = versions.split_last().map_or(&[][..], |(_, older)| older);
+            let at = older.iter().position(|version| version.number == *number);
+            versions.remove(at.ok_or(CatalogMisfit::NotRetirable { number: *number })?);
+        }
         Ok(())
     }
 
@@ -372,114 +402,4 @@ impl CatalogState {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn commit(actions: Vec<Action>) -> Commit {
-        Commit { id: Uuid::new_v4(), at_ms: 0, actions }
-    }
-
-    fn version(view: ViewId, number: u32, parent: Option<u32>, at: u64) -> Action {
-        Action::PublishVersion(Version {
-            view,
-            number,
-            parent,
-            cut: OffsetVector::from([(0, at)]),
-            generation: Generation::new(),
-            fingerprint: "f".into(),
-            descriptor: serde_json::Value::Null,
-            files: Vec::new(),
-            kind: RunKind::Full,
-            groups: 0,
-            events: 0,
-            failed_rows: 0,
-            published_ms: 0,
-            took_ms: 0,
-        })
-    }
-
-    fn with_a_view() -> (CatalogState, SourceId, ViewId) {
-        let source = Source {
-            id: SourceId::new(),
-            name: "clicks".into(),
-            columns: Vec::new(),
-            connector: Connector::Directory,
-            options: BTreeMap::new(),
-            log: LogId("l".into()),
-            start: OffsetVector::zero(),
-        };
-        let view = ViewDefinition {
-            id: ViewId::new(),
-            name: "page_views".into(),
-            source: source.id,
-            dimensions: BTreeMap::new(),
-            sql: "SELECT count(*) AS n FROM clicks".into(),
-            options: BTreeMap::new(),
-            created_ms: 0,
-        };
-        let (s, v) = (source.id, view.id);
-        let actions = vec![Action::CreateSource(source), Action::CreateView(view)];
-        (CatalogState::default().apply(&commit(actions)).unwrap(), s, v)
-    }
-
-    #[test]
-    fn a_version_follows_the_newest_one_at_or_above_its_cut() {
-        let (state, _, view) = with_a_view();
-        let state = state.apply(&commit(vec![version(view, 1, None, 10)])).unwrap();
-        let late = state.apply(&commit(vec![version(view, 1, None, 12)]));
-        assert!(matches!(late, Err(CatalogMisfit::Superseded { .. })));
-        let back = state.apply(&commit(vec![version(view, 2, Some(1), 9)]));
-        assert!(matches!(back, Err(CatalogMisfit::CutWentBack { .. })));
-        let state = state.apply(&commit(vec![version(view, 2, Some(1), 10)])).unwrap();
-        assert_eq!((state.versions_of(view).len(), state.head), (2, 3));
-    }
-
-    #[test]
-    fn what_is_in_use_does_not_go() {
-        let (state, source, view) = with_a_view();
-        let gone = state.apply(&commit(vec![Action::DropSource { id: source }]));
-        assert!(matches!(gone, Err(CatalogMisfit::InUse { .. })));
-        let both = vec![Action::DropView { id: view }, Action::DropSource { id: source }];
-        let state = state.apply(&commit(both)).unwrap();
-        assert!(state.views.is_empty() && state.sources.is_empty() && state.versions.is_empty());
-    }
-
-    #[test]
-    fn a_name_stands_for_one_relation() {
-        let (state, _, _) = with_a_view();
-        let mut again = state.sources["clicks"].clone();
-        again.id = SourceId::new();
-        again.name = "page_views".into();
-        let taken = state.apply(&commit(vec![Action::CreateSource(again)]));
-        assert_eq!(taken, Err(CatalogMisfit::Exists("page_views".into())));
-    }
-
-    #[test]
-    fn a_gap_is_recorded_once_and_goes_with_its_source() {
-        let (state, source, view) = with_a_view();
-        let gap = |from, to| Gap { source, log: LogId("l".into()), partition: 1, from, to, found_ms: 7 };
-        let state = state.apply(&commit(vec![Action::RecordGap(gap(5, 9))])).unwrap();
-        let again = state.apply(&commit(vec![Action::RecordGap(Gap { found_ms: 8, ..gap(5, 9) })])).unwrap();
-        assert_eq!(again.gaps, state.gaps);
-        assert_eq!(state.gaps_of(source), [gap(5, 9)]);
-        assert_eq!(state.lost_below(source, &OffsetVector::from([(0, 9), (1, 7)])), 2);
-        for wrong in [
-            gap(5, 5),
-            Gap { log: LogId("m".into()), ..gap(1, 2) },
-            Gap { source: SourceId::new(), ..gap(1, 2) },
-        ] {
-            assert!(state.apply(&commit(vec![Action::RecordGap(wrong)])).is_err());
-        }
-        let both = vec![Action::DropView { id: view }, Action::DropSource { id: source }];
-        assert!(state.apply(&commit(both)).unwrap().gaps.is_empty());
-    }
-
-    #[test]
-    fn a_commit_reads_back_as_it_was_written() {
-        let (state, _, view) = with_a_view();
-        let written =
-            commit(vec![version(view, 1, None, 10), Action::DropView { id: state.views["page_views"].id }]);
-        let read: Commit = serde_json::from_str(&serde_json::to_string(&written).unwrap()).unwrap();
-        assert_eq!(read, written);
-    }
-}
+mod tests;

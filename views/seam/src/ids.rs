@@ -49,6 +49,10 @@ uuid_name! {
     ViewId
 }
 uuid_name! {
+    /// One run of the batch layer. Later runs come later in order.
+    RunId
+}
+uuid_name! {
     /// One life of a source's speed state. A doubtful store is not repaired but replaced by a new generation.
     Generation
 }

@@ -19,6 +19,7 @@ pub mod offsets;
 pub mod reading;
 pub mod recovery;
 pub mod retention;
+pub mod runs;
 pub mod schema;
 pub mod shard;
 pub mod store;

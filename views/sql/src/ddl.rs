@@ -85,6 +85,8 @@ pub struct CreateView {
     pub query_position: usize,
     /// What stood in WITH, keys in lower case.
     pub options: BTreeMap<String, String>,
+    /// Where the value of each option stands, in characters of the input from 1.
+    pub option_positions: BTreeMap<String, usize>,
     /// Whether an existing view of that name is no error.
     pub if_not_exists: bool,
     /// Whether an existing view of that name is replaced.

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use arrow::array::{
     ArrayRef, AsArray, BinaryArray, BooleanArray, Decimal128Array, Float64Array, Int64Array, ListArray,
@@ -16,8 +15,9 @@ use datafusion::prelude::{SessionConfig, SessionContext, col, lit};
 use futures::stream;
 use stratus_lake::{Lake, LakeError, WrittenVersion};
 use stratus_seam::catalog::{RunKind, Version};
-use stratus_seam::ids::{Generation, ViewId};
+use stratus_seam::ids::{Generation, RunId, ViewId};
 use stratus_seam::offsets::OffsetVector;
+use stratus_seam::retention::orphaned;
 
 /// Every type that a key or a state may have.
 fn states() -> RecordBatch {
@@ -67,7 +67,7 @@ async fn write(
     let schema = states().schema();
     let stream = stream::iter(batches.into_iter().map(Ok));
     let stream = Box::pin(RecordBatchStreamAdapter::new(Arc::clone(&schema), stream));
-    lake.write_version(view, number, schema, stream).await
+    lake.write_version(view, number, RunId::new(), schema, stream).await
 }
 
 #[tokio::test]
@@ -173,7 +173,7 @@ async fn a_group_whose_key_is_nan_is_found() {
     let batch = RecordBatch::try_from_iter([("g0", keys)]).unwrap();
     let stream = stream::iter([Ok(batch.clone())]);
     let stream = Box::pin(RecordBatchStreamAdapter::new(batch.schema(), stream));
-    let written = lake.write_version(ViewId::new(), 1, batch.schema(), stream).await.unwrap();
+    let written = lake.write_version(ViewId::new(), 1, RunId::new(), batch.schema(), stream).await.unwrap();
     for (filter, found) in [
         (col("g0").eq(lit(f64::NAN)), 1),
         (col("g0").gt(lit(5.0)), 1),
@@ -206,7 +206,7 @@ async fn other_columns_are_refused() {
 }
 
 #[tokio::test]
-async fn only_files_that_nothing_names_are_swept() {
+async fn only_files_that_nothing_can_name_are_swept() {
     let dir = tempfile::tempdir().unwrap();
     let lake = Lake::open(&dir.path().display().to_string()).unwrap();
     let (view, other) = (ViewId::new(), ViewId::new());
@@ -228,14 +228,26 @@ async fn only_files_that_nothing_names_are_swept() {
         failed_rows: 0,
         published_ms: 0,
         took_ms: 0,
+        run: None,
     };
     let kept = [version];
-    assert_eq!(lake.sweep(view, &kept, Duration::from_secs(3600)).await.unwrap(), 0);
-    tokio::time::sleep(Duration::from_millis(5)).await;
-    assert_eq!(lake.sweep(view, &kept, Duration::ZERO).await.unwrap(), 1);
+    // Nobody has published version 2: the run that wrote it may yet.
+    let folders = lake.version_folders(view).await.unwrap();
+    assert_eq!(folders.len(), 2);
+    assert!(orphaned(&folders, &kept).is_empty());
+    let second = Version { number: 2, parent: Some(1), files: Vec::new(), ..kept[0].clone() };
+    let published_both = [kept[0].clone(), second];
+    let orphans = orphaned(&folders, &published_both);
+    assert_eq!(orphans.len(), 1);
+    assert_eq!(lake.remove_version(orphans[0]).await.unwrap(), 1);
     let there = |version: &WrittenVersion| dir.path().join(&version.files[0].path).exists();
     let found = BTreeMap::from([("p", there(&published)), ("f", there(&failed)), ("o", there(&others))]);
     assert_eq!(found, BTreeMap::from([("p", true), ("f", false), ("o", true)]));
+    assert_eq!(lake.version_folders(view).await.unwrap().len(), 1, "no empty folder stays");
+    let mut views = lake.view_folders().await.unwrap();
+    views.sort();
+    assert_eq!(views, [view, other]);
     assert_eq!(lake.remove_view(view).await.unwrap(), 1);
     assert!(!there(&published) && there(&others));
+    assert_eq!(lake.view_folders().await.unwrap(), [other]);
 }

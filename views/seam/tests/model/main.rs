@@ -27,18 +27,24 @@ fn runs() -> u64 {
 fn no_schedule_gives_a_wrong_answer() {
     let mut answers = 0;
     let mut generations = 0;
+    let mut retirements = 0;
     for seed in 0..runs() {
         match explore(seed, Break::Nothing) {
-            Outcome::Right { answers: some, generations: begun } => {
+            Outcome::Right { answers: some, generations: begun, retired } => {
                 answers += some;
                 generations += begun;
+                retirements += retired;
             }
             Outcome::Wrong(what) => panic!("seed {seed}: {what}"),
         }
     }
-    println!("{answers} answers in {} schedules, {generations} generations", runs());
+    println!(
+        "{answers} answers in {} schedules, {generations} generations, {retirements} versions retired",
+        runs()
+    );
     assert!(answers > runs(), "too few answers to say anything: {answers}");
     assert!(generations > runs(), "too few losses to say anything: {generations}");
+    assert!(retirements > runs() / 10, "too few versions retired to say anything: {retirements}");
 }
 
 fn is_found(broken: Break) {

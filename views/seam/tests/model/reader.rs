@@ -52,7 +52,12 @@ pub async fn read(world: Shared) {
     }
 }
 
-async fn look_and_choose(world: &Shared, view: ViewId, shown: &OffsetVector) -> Option<(Ledger, Choice)> {
+/// The ledger, what was chosen, and the number of the chosen version.
+async fn look_and_choose(
+    world: &Shared,
+    view: ViewId,
+    shown: &OffsetVector,
+) -> Option<(Ledger, Choice, u32)> {
     let (ledger, versions) = look(world, |world| (world.store.ledger.clone(), world.versions(view))).await;
     let ledger = ledger?;
     let broken = world.borrow().broken;
@@ -65,7 +70,8 @@ async fn look_and_choose(world: &Shared, view: ViewId, shown: &OffsetVector) -> 
         choice.version = versions.len() - 1;
         choice.chain = epochs.iter().filter(|header| header.number >= epoch).cloned().collect();
     }
-    Some((ledger, choice))
+    let version = versions.get(choice.version)?.number;
+    Some((ledger, choice, version))
 }
 
 async fn query(
@@ -74,7 +80,7 @@ async fn query(
     shown: &OffsetVector,
 ) -> Option<(Generation, OffsetVector, BTreeMap<String, u64>)> {
     let broken = world.borrow().broken;
-    let (_, first) = look_and_choose(world, view, shown).await?;
+    let (_, first, _) = look_and_choose(world, view, shown).await?;
     let pin = Pin {
         id: Uuid::new_v4(),
         view,
@@ -85,8 +91,8 @@ async fn query(
     if broken != Break::Floor {
         call(world, move |store, _| store.pins.push(pin)).await.ok()?;
     }
-    let (ledger, choice) = look_and_choose(world, view, shown).await?;
-    let answer = collect(world, view, &ledger, &choice, broken).await;
+    let (ledger, choice, version) = look_and_choose(world, view, shown).await?;
+    let answer = collect(world, view, &ledger, &choice, version, broken).await;
     // A reader that dies does not take its pin back.
     if world.borrow_mut().random.random_bool(0.9) {
         _ = call(world, move |store, _| store.pins.retain(|pin| pin.id != id)).await;
@@ -99,10 +105,10 @@ async fn collect(
     view: ViewId,
     ledger: &Ledger,
     choice: &Choice,
+    version: u32,
     broken: Break,
 ) -> Option<(Generation, OffsetVector, BTreeMap<String, u64>)> {
     let scopes = choice.scopes(view);
-    let version = world.borrow().versions(view).get(choice.version)?.number;
     let mut counts = world.borrow().published.get(&(view, version))?.clone();
     for shard in 0..SHARDS {
         let (stand, pages) = look(world, |world| world.store.page(shard, &scopes)).await;

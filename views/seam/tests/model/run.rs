@@ -1,10 +1,12 @@
-//! Batch runs: a cut, a recount below it, a publication. They may be in flight while anything happens.
+//! Batch runs: a cut, a recount below it, a publication. They may be in flight while anything happens. And the
+//! sweeping of versions that no reader can choose any more.
 
 use rand::Rng;
 use stratus_seam::catalog::{Action, Commit, RunKind, Version};
 use stratus_seam::ids::{Generation, ViewId};
 use stratus_seam::ledger::Ledger;
 use stratus_seam::offsets::OffsetVector;
+use stratus_seam::retention::retirable;
 use stratus_seam::store::CutRequest;
 use uuid::Uuid;
 
@@ -44,6 +46,7 @@ pub async fn recompute(world: Shared) {
             failed_rows: 0,
             published_ms: 0,
             took_ms: 0,
+            run: None,
         };
         let commit = Commit { id: Uuid::new_v4(), at_ms: 0, actions: vec![Action::PublishVersion(version)] };
         step().await;
@@ -52,6 +55,29 @@ pub async fn recompute(world: Shared) {
             world.note(format!("version {number} published"));
             world.catalog = next;
             world.published.insert((view, number), states);
+        }
+    }
+}
+
+/// Retires versions by the product's own decision, and removes their states at once: the shortest grace there is.
+pub async fn sweep(world: Shared) {
+    loop {
+        let seen = look(&world, |world| world.store.ledger.clone()).await;
+        let Some(ledger) = seen else { continue };
+        step().await;
+        let world = &mut *world.borrow_mut();
+        for view in world.views.clone() {
+            let numbers = retirable(&ledger, view, &world.versions(view));
+            if numbers.is_empty() {
+                continue;
+            }
+            let actions = vec![Action::RetireVersions { view, numbers: numbers.clone() }];
+            world.catalog = world.catalog.apply(&Commit { id: Uuid::new_v4(), at_ms: 0, actions }).unwrap();
+            world.note(format!("versions {numbers:?} retired"));
+            for number in numbers {
+                world.retired += 1;
+                world.published.remove(&(view, number));
+            }
         }
     }
 }

@@ -12,11 +12,11 @@ use uuid::Uuid;
 
 use crate::coordinator::coordinate;
 use crate::reader::read;
-use crate::run::recompute;
+use crate::run::{recompute, sweep};
 use crate::world::{Break, SHARDS, Shared, Store, World};
 
 pub enum Outcome {
-    Right { answers: u64, generations: u64 },
+    Right { answers: u64, generations: u64, retired: u64 },
     Wrong(String),
 }
 
@@ -35,6 +35,7 @@ pub fn explore(seed: u64, broken: Break) -> Outcome {
         others.push(Box::pin(recompute(Rc::clone(&world))));
         others.push(Box::pin(read(Rc::clone(&world))));
     }
+    others.push(Box::pin(sweep(Rc::clone(&world))));
     let mut snapshots: Vec<Store> = Vec::new();
     for at in 0..STEPS {
         disturb(&world, at, &mut coordinators, &mut snapshots);
@@ -53,7 +54,7 @@ pub fn explore(seed: u64, broken: Break) -> Outcome {
         }
     }
     let world = world.borrow();
-    Outcome::Right { answers: world.answers, generations: world.generations }
+    Outcome::Right { answers: world.answers, generations: world.generations, retired: world.retired }
 }
 
 /// Events come, time passes, processes die, stores lose.

@@ -80,6 +80,8 @@ pub struct World {
     pub now: u64,
     pub answers: u64,
     pub generations: u64,
+    /// Versions that were retired.
+    pub retired: u64,
     pub wrong: Option<String>,
     /// What happened, for the one who reads a failure.
     pub history: Vec<String>,
@@ -112,6 +114,7 @@ impl World {
             now: 0,
             answers: 0,
             generations: 0,
+            retired: 0,
             wrong: None,
             history: Vec::new(),
         }

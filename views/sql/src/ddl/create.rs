@@ -25,7 +25,7 @@ pub(super) fn table(tokens: &mut Tokens) -> Result<Statement, SqlError> {
             .at(tokens.position()));
     }
     let columns = columns(tokens)?;
-    let options = options(tokens)?;
+    let (options, _) = options(tokens)?;
     tokens.end()?;
     Ok(if options.get("connector").is_some_and(|connector| connector == "file") {
         Statement::CreateDimension(CreateDimension { name, columns, options, if_not_exists })
@@ -48,7 +48,7 @@ pub(super) fn view(tokens: &mut Tokens, sql: &str, or_replace: bool) -> Result<S
             .hint("name them with AS")
             .at(tokens.position()));
     }
-    let options = options(tokens)?;
+    let (options, option_positions) = options(tokens)?;
     if !tokens.take_words(&["as"]) {
         return Err(tokens.unexpected("AS and a query"));
     }
@@ -61,6 +61,7 @@ pub(super) fn view(tokens: &mut Tokens, sql: &str, or_replace: bool) -> Result<S
         query_sql,
         query_position: from,
         options,
+        option_positions,
         if_not_exists,
         or_replace,
     }))
@@ -164,17 +165,23 @@ fn constraint_refused(tokens: &Tokens) -> SqlError {
         .at(tokens.position())
 }
 
+/// The values of options, and where each stands.
+type Options = (BTreeMap<String, String>, BTreeMap<String, usize>);
+
 /// WITH (key = value, ...), or nothing.
-fn options(tokens: &mut Tokens) -> Result<BTreeMap<String, String>, SqlError> {
-    let mut options = BTreeMap::new();
+fn options(tokens: &mut Tokens) -> Result<Options, SqlError> {
+    let (mut options, mut positions) = (BTreeMap::new(), BTreeMap::new());
     if !tokens.take_words(&["with"]) {
-        return Ok(options);
+        return Ok((options, positions));
     }
     tokens.expect(&Token::LParen)?;
     loop {
         let position = tokens.position();
         let key = key(tokens)?;
         tokens.expect(&Token::Eq)?;
+        if let Some(position) = tokens.position() {
+            positions.insert(key.clone(), position);
+        }
         let value = value(tokens)?;
         if options.insert(key.clone(), value).is_some() {
             return Err(SqlError::syntax(format!("option \"{key}\" occurs more than once")).at(position));
@@ -184,7 +191,7 @@ fn options(tokens: &mut Tokens) -> Result<BTreeMap<String, String>, SqlError> {
         }
     }
     tokens.expect(&Token::RParen)?;
-    Ok(options)
+    Ok((options, positions))
 }
 
 fn key(tokens: &mut Tokens) -> Result<String, SqlError> {

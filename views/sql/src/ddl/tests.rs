@@ -37,6 +37,7 @@ DROP MATERIALIZED VIEW IF EXISTS campaign_views; DROP TABLE ads; SELECT 1";
     assert!(matches!(&parsed[1].statement, Statement::CreateDimension(d) if d.options["path"] == "ads.csv"));
     let Statement::CreateView(view) = &parsed[2].statement else { panic!("{parsed:?}") };
     assert_eq!(view.options["refresh"], "0 * * * *");
+    assert!(sql[view.option_positions["refresh"] - 1..].starts_with("'0 * * * *'"));
     assert!(view.query_sql.starts_with("SELECT campaign_id") && view.query_sql.ends_with("GROUP BY 1"));
     assert_eq!(slice(sql, view.query_position, view.query_position + 6), "SELECT");
     assert_eq!(parsed[3].statement, Statement::Refresh { view: "campaign_views".into() });
