@@ -33,6 +33,12 @@ install_psql() {
     command -v psql >/dev/null || missing psql
 }
 
+# A Redis server for the tests of the Redis store, which start one each for themselves.
+install_redis() {
+    command -v redis-server >/dev/null || debian redis-server
+    command -v redis-server >/dev/null || missing redis-server
+}
+
 # psycopg in a virtual environment of its own, beside the build.
 install_psycopg() {
     local venv="$CARGO_TARGET_DIR/test-python"
@@ -71,6 +77,7 @@ if [ "${1:-}" = --lint ]; then
     cargo clippy --workspace --all-targets --locked -- -D warnings
 fi
 install_psql
+install_redis
 install_psycopg
 # Always the whole workspace: another selection of packages would build the dependencies again with other features.
 say "build"
