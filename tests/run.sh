@@ -50,6 +50,12 @@ install_kafka() {
     fi
 }
 
+# A Redis server for the tests of the Redis store, which start one each for themselves.
+install_redis() {
+    command -v redis-server >/dev/null || debian redis-server
+    command -v redis-server >/dev/null || missing redis-server
+}
+
 # kcat, a producer that we did not write.
 install_kcat() {
     command -v kcat >/dev/null || debian kcat
@@ -95,6 +101,7 @@ if [ "${1:-}" = --lint ]; then
 fi
 install_psql
 install_kafka
+install_redis
 install_kcat
 install_python_clients
 # Always the whole workspace: another selection of packages would build the dependencies again with other features.

@@ -129,6 +129,7 @@ impl Ingester {
                 break;
             }
             let from = tables.absorbed();
+            self.log.acknowledge(&from).await;
             if looked.is_none_or(|looked: Instant| looked.elapsed() >= LOOK) {
                 self.look(&from).await?;
                 looked = Some(Instant::now());

@@ -95,7 +95,7 @@ fn optional_ms(value: Option<u64>) -> ScalarValue {
 type Row = Vec<ScalarValue>;
 
 impl SystemTable {
-    pub(crate) const ALL: [Self; 8] = [
+    pub(crate) const ALL: [Self; 9] = [
         Self::Sources,
         Self::Views,
         Self::Versions,

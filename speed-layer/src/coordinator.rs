@@ -158,6 +158,7 @@ impl SpeedLayer {
             if self.limits.shared {
                 hold.ledger.keep_alive().await?;
             }
+            self.log.acknowledge(&hold.ledger.record().committed_to).await;
             let position = hold.ledger.record().appended_to.clone();
             if hold.ledger.record().views.is_empty() {
                 self.pause(stop, IDLE).await;

@@ -111,4 +111,8 @@ impl Log for BackedLog {
     async fn appended(&self, seen: &OffsetVector, patience: Duration) -> Result<(), LogError> {
         self.live.appended(seen, patience).await
     }
+
+    async fn acknowledge(&self, absorbed: &OffsetVector) {
+        self.live.acknowledge(absorbed).await;
+    }
 }

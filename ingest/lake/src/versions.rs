@@ -21,7 +21,7 @@ use uuid::Uuid;
 use crate::files::{FileTable, LakeFile};
 use crate::lake::{VIEWS_FOLDER, view_folder};
 use crate::sorting::{by_key, cause};
-use crate::writer::{properties, with_schema};
+use crate::writer::properties;
 use crate::{Lake, LakeError};
 
 /// A file is closed once it has about so many bytes.

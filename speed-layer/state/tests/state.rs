@@ -8,5 +8,7 @@ mod client;
 mod model;
 #[path = "state/random.rs"]
 mod random;
+#[path = "state/redis.rs"]
+mod redis;
 #[path = "state/stores.rs"]
 mod stores;

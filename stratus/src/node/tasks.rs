@@ -11,10 +11,11 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use stratus_batch::BatchLayer;
 use stratus_ingest::Ingester;
-use stratus_lake::Lake;
-use stratus_seam::catalog::Source;
+use stratus_lake::{BackedLog, Lake, MasterLog};
+use stratus_seam::catalog::{Connector, Source};
 use stratus_seam::catalog_log::Catalog;
 use stratus_seam::ids::SourceId;
+use stratus_seam::log::Log;
 use stratus_seam::store::StateStore;
 use stratus_speed::SpeedLayer;
 use stratus_sql::cataloged::DimensionTables;
@@ -268,7 +269,7 @@ async fn begin(
         false => None,
         true => Some(SpeedLayer {
             source: source.clone(),
-            log: wiring.logs.reader(source, Reader::Speed).await?,
+            log: backed(wiring, source).await?,
             state: wiring.states.source(source.id).await?,
             catalog: Arc::clone(&wiring.catalog),
             dimensions: Arc::clone(&wiring.dimensions),
@@ -296,6 +297,18 @@ async fn begin(
         tasks.spawn_on(work, speed);
     }
     Ok(())
+}
+
+/// The log that the speed layer reads: what a topic no longer holds comes from the master dataset. A directory log
+/// forgets nothing.
+async fn backed(wiring: &Wiring, source: &Source) -> anyhow::Result<Arc<dyn Log>> {
+    let live = wiring.logs.reader(source, Reader::Speed).await?;
+    if source.connector == Connector::Directory {
+        return Ok(live);
+    }
+    let codec = codec_options(&source.options)?;
+    let master = MasterLog::open(&wiring.lake, source, codec.max_record_bytes).await?;
+    Ok(Arc::new(BackedLog::new(live, Arc::new(master))))
 }
 
 /// What a dropped source leaves in the state store is deleted; its log and its part of the lake stay.

@@ -22,6 +22,8 @@ use super::{PATIENCE, blocking, unavailable, unavailable_code};
 /// topic of the same name within that time could be delivered: the old topic would have to be deleted, the new one
 /// made, and filled beyond where we read, all in less.
 const BELIEVED: Duration = Duration::from_millis(50);
+/// The least time between two writes of the group's offsets.
+const ACKNOWLEDGED: Duration = Duration::from_secs(1);
 /// For how long the number of partitions is believed.
 const PARTITIONS_BELIEVED: Duration = Duration::from_millis(500);
 
@@ -47,6 +49,8 @@ struct Inner {
     filled: Arc<Notify>,
     /// By partition, the last stable offset and the offset after the last record below it.
     ends: Mutex<BTreeMap<Partition, (i64, Offset)>>,
+    /// What the group was last told, and when.
+    acknowledged: Mutex<Option<(Instant, OffsetVector)>>,
 }
 
 #[derive(Debug)]
@@ -91,6 +95,7 @@ impl KafkaLog {
                 lanes: Mutex::default(),
                 filled: Arc::new(Notify::new()),
                 ends: Mutex::default(),
+                acknowledged: Mutex::default(),
             })))
         })
         .await
@@ -234,7 +239,8 @@ impl Inner {
         if let Some((at, end)) = lock(&self.ends).get(&partition)
             && *at == stable
         {
-            return Ok(*end);
+            // Retention may have taken what lay below it meanwhile.
+            return Ok((*end).max(low.max(0).cast_unsigned()));
         }
         let consumer: BaseConsumer = self
             .settings
@@ -312,6 +318,11 @@ impl Log for KafkaLog {
         self.with(|inner| inner.vector(Inner::end_of)).await
     }
 
+    async fn earliest(&self) -> Result<OffsetVector, LogError> {
+        let low = |inner: &Inner, partition| Ok(inner.watermarks(partition)?.0.max(0).cast_unsigned());
+        self.with(move |inner| inner.vector(low)).await
+    }
+
     async fn read(
         &self,
         partition: Partition,
@@ -340,6 +351,11 @@ impl Log for KafkaLog {
     }
 
     async fn acknowledge(&self, absorbed: &OffsetVector) {
+        let told = lock(&self.0.acknowledged).clone();
+        if told.is_some_and(|(at, told)| at.elapsed() < ACKNOWLEDGED || told == *absorbed) {
+            return;
+        }
+        *lock(&self.0.acknowledged) = Some((Instant::now(), absorbed.clone()));
         let mut list = TopicPartitionList::new();
         for (partition, offset) in absorbed.iter() {
             let (Ok(partition), Ok(offset)) = (i32::try_from(partition), i64::try_from(offset)) else {

@@ -8,10 +8,10 @@ use rdkafka::admin::{AdminClient, AdminOptions, ResourceSpecifier};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::{Offset as Place, TopicPartitionList};
-use stratus_seam::log::{LogError, LogId};
+use stratus_seam::log::{Log, LogError, LogId};
 use stratus_seam::offsets::OffsetVector;
 
-use super::log::describe;
+use super::log::{KafkaLog, describe};
 use super::settings::KafkaSettings;
 use super::{PATIENCE, blocking, unavailable};
 
@@ -147,9 +147,13 @@ impl KafkaTopic {
         start: &Start,
     ) -> Result<OffsetVector, LogError> {
         let facts = Self::look(settings, topic).await?;
+        if *start == Start::Earliest {
+            return Ok(facts.earliest);
+        }
+        // Behind the last record, not behind the marks of transactions: no source begins above the end of its log.
+        let end = KafkaLog::open(settings, topic, "stratus-look").await?.end().await?;
         let moment = match start {
-            Start::Earliest => return Ok(facts.earliest),
-            Start::Latest => return Ok(facts.end),
+            Start::Earliest | Start::Latest => return Ok(end),
             Start::At(moment) => moment.timestamp_millis(),
         };
         let (settings, topic) = (settings.clone(), topic.to_owned());
@@ -166,9 +170,9 @@ impl KafkaTopic {
             for element in found.elements() {
                 let partition = element.partition().cast_unsigned();
                 let offset = match element.offset() {
-                    Place::Offset(offset) if offset >= 0 => offset.cast_unsigned(),
+                    Place::Offset(offset) if offset >= 0 => offset.cast_unsigned().min(end.get(partition)),
                     // Nothing is that new.
-                    _ => facts.end.get(partition),
+                    _ => end.get(partition),
                 };
                 if offset > 0 {
                     vector.set(partition, offset);

@@ -156,6 +156,8 @@ async fn the_end_is_behind_the_last_record_that_counts() {
     let lost: Vec<String> = (0..100).map(|n| format!("lost {n}")).collect();
     topic.transact("t", &lost.iter().map(String::as_str).collect::<Vec<_>>(), false);
     assert_eq!(check(&["a", "b", "c", "d"]).await, 4);
+    let latest = KafkaTopic::resolve_start(&settings(&kafka), &topic.name, &Start::Latest).await.unwrap();
+    assert_eq!(latest.get(0), 4, "a source begins behind the last record");
 
     // An open transaction holds back what stands behind it.
     let open: BaseProducer = config(&kafka).set("transactional.id", "open").create().unwrap();

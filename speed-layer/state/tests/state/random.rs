@@ -1,4 +1,5 @@
-//! Random operations, right and wrong ones, against the model: on memory and redb, through restarts of redb, and
+//! Random operations, right and wrong ones, against the model: on memory, redb and Redis, through restarts of redb
+//! and new connections to Redis, and
 //! behind a network that loses answers and delivers late.
 
 use std::collections::BTreeMap;
@@ -11,9 +12,11 @@ use stratus_seam::log::LogId;
 use stratus_seam::offsets::{OffsetRange, OffsetVector};
 use stratus_seam::shard::{Change, Scope, ShardCommit, Verdict};
 use stratus_seam::store::{CutRequest, Durability, LedgerWrite, Pin, StateStore, TxnChanges};
+use stratus_servers::redis::Redis;
 use stratus_state::faults::{self, Fault, FaultyStore, Op, Plan, Rates};
 use stratus_state::memory::MemoryStore;
 use stratus_state::redb::RedbStore;
+use stratus_state::redis::RedisStore;
 use uuid::Uuid;
 
 use crate::client::Client;
@@ -82,6 +85,7 @@ fn step() -> impl Strategy<Value = Step> {
 enum Place {
     Memory(MemoryStore),
     Redb { folder: tempfile::TempDir, open: Option<RedbStore> },
+    Redis { url: String, open: Option<RedisStore> },
 }
 
 impl Place {
@@ -89,19 +93,27 @@ impl Place {
         Self::Redb { folder: tempfile::tempdir().unwrap(), open: None }
     }
 
-    fn store(&mut self) -> Arc<dyn StateStore> {
+    async fn store(&mut self) -> Arc<dyn StateStore> {
         match self {
             Self::Memory(store) => Arc::new(store.clone()),
             Self::Redb { folder, open } => {
                 let path = folder.path().join("state.redb");
                 Arc::new(open.get_or_insert_with(|| RedbStore::open(path).unwrap()).clone())
             }
+            Self::Redis { url, open } => {
+                if open.is_none() {
+                    *open = Some(RedisStore::open(url).await.unwrap());
+                }
+                Arc::new(open.clone().unwrap())
+            }
         }
     }
 
     fn close(&mut self) {
-        if let Self::Redb { open, .. } = self {
-            *open = None;
+        match self {
+            Self::Memory(_) => {}
+            Self::Redb { open, .. } => *open = None,
+            Self::Redis { open, .. } => *open = None,
         }
     }
 }
@@ -131,7 +143,7 @@ fn plan(faults: Option<(u64, Rates)>) -> Plan {
 
 impl Trial {
     async fn new(mut place: Place, faults: Option<(u64, Rates)>) -> Self {
-        let store = FaultyStore::new(place.store(), plan(faults));
+        let store = FaultyStore::new(place.store().await, plan(faults));
         let source = SourceId::new();
         let client = Client { state: store.source(source).await.unwrap() };
         let (views, epochs) = ([ViewId::new(), ViewId::new()], BTreeMap::new());
@@ -143,7 +155,7 @@ impl Trial {
         store.settle().await;
         drop((store, client));
         place.close();
-        let store = FaultyStore::new(place.store(), plan(faults));
+        let store = FaultyStore::new(place.store().await, plan(faults));
         let client = Client { state: store.source(source).await.unwrap() };
         Self { place, faults, store, source, client, model, views, epochs }
     }
@@ -341,4 +353,15 @@ proptest! {
     fn redb_does_so_behind_faults(steps in proptest::collection::vec(step(), 1..60), faults in rates()) {
         run(Place::redb(), Some(faults), &steps);
     }
+}
+
+#[test]
+fn redis_does_as_the_model_with_faults_and_without() {
+    let Some(server) = Redis::start(&["--appendonly", "no"]).unwrap() else { return };
+    let place = || Place::Redis { url: server.url().to_owned(), open: None };
+    let config = ProptestConfig { cases: 16, failure_persistence: None, ..ProptestConfig::default() };
+    let steps = proptest::collection::vec(step(), 1..60);
+    proptest!(config, |(steps in steps, faults in proptest::option::of(rates()))| {
+        run(place(), faults, &steps);
+    });
 }

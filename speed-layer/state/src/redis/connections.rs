@@ -1,0 +1,126 @@
+//! Connections to the server. Calls share a few of them; one that failed is replaced, never used again: an answer to
+//! an earlier question may still come over it.
+
+use std::fmt;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use redis::aio::MultiplexedConnection;
+use redis::{AsyncConnectionConfig, Client, Cmd, Value};
+use tokio::sync::Mutex;
+
+use super::address::Address;
+use super::library::LIBRARY;
+use super::trouble::{OpenError, Trouble};
+
+/// Connections for small calls, which commits are among, and for pages, which must not hold those up.
+const SMALL: usize = 2;
+const PAGES: usize = 2;
+
+/// How long a connection may take to be made.
+const CONNECT: Duration = Duration::from_secs(5);
+
+/// What a call is, for the choice of its connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Lane {
+    Small,
+    Pages,
+}
+
+#[derive(Default)]
+struct Slot {
+    open: Option<MultiplexedConnection>,
+    /// How many were made. Tells whether the one that failed is still the one in the slot.
+    made: u64,
+}
+
+pub(super) struct Connections {
+    client: Client,
+    config: AsyncConnectionConfig,
+    slots: [Mutex<Slot>; SMALL + PAGES],
+    turn: AtomicUsize,
+    /// Where the server is, without secrets.
+    pub(super) server: String,
+}
+
+impl fmt::Debug for Connections {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Connections").field(&self.server).finish()
+    }
+}
+
+impl Connections {
+    /// Nothing is connected yet.
+    pub(super) fn to(address: &Address) -> Result<Self, OpenError> {
+        let config = AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(CONNECT.min(address.patience)))
+            .set_response_timeout(Some(address.patience));
+        Ok(Self {
+            client: address.client()?,
+            config,
+            slots: Default::default(),
+            turn: AtomicUsize::new(0),
+            server: address.server.clone(),
+        })
+    }
+
+    fn slot(&self, lane: Lane) -> &Mutex<Slot> {
+        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
+        match lane {
+            Lane::Small => &self.slots[turn % SMALL],
+            Lane::Pages => &self.slots[SMALL + turn % PAGES],
+        }
+    }
+
+    /// Runs one command once. It may have taken effect although an error is answered.
+    pub(super) async fn run(&self, lane: Lane, command: &Cmd) -> Result<Value, Trouble> {
+        let slot = self.slot(lane);
+        let (mut connection, made) = {
+            let mut slot = slot.lock().await;
+            if slot.open.is_none() {
+                let config = self.config.clone();
+                slot.open = Some(self.client.get_multiplexed_async_connection_with_config(&config).await?);
+                slot.made += 1;
+            }
+            match &slot.open {
+                Some(open) => (open.clone(), slot.made),
+                None => return Err(Trouble::Redis(std::io::Error::other("no connection").into())),
+            }
+        };
+        let answer = command.query_async::<Value>(&mut connection).await.map_err(Trouble::from);
+        if answer.as_ref().is_err_and(|trouble| !trouble.is_answer()) {
+            let mut slot = slot.lock().await;
+            if slot.made == made {
+                slot.open = None;
+            }
+        }
+        answer
+    }
+
+    /// Calls a function of ours on the keys beside `key`. A server that does not know it gets the library first: it
+    /// is new, was flushed, or has just become the master.
+    pub(super) async fn call(
+        &self,
+        lane: Lane,
+        function: &str,
+        key: &str,
+        args: &[&str],
+    ) -> Result<Value, Trouble> {
+        let mut command = redis::cmd("FCALL");
+        command.arg(LIBRARY.function(function)).arg(1).arg(key).arg(args);
+        match self.run(lane, &command).await {
+            Err(trouble) if trouble.is_unknown_function() => {
+                self.load().await?;
+                self.run(lane, &command).await
+            }
+            answer => answer,
+        }
+    }
+
+    /// Gives the server our functions.
+    pub(super) async fn load(&self) -> Result<(), Trouble> {
+        let mut load = redis::cmd("FUNCTION");
+        load.arg("LOAD").arg("REPLACE").arg(&LIBRARY.code);
+        self.run(Lane::Small, &load).await.map(|_| ())
+    }
+}
