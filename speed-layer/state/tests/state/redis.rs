@@ -228,6 +228,43 @@ async fn a_user_with_few_rights_is_enough_and_secrets_stay_secret() {
     assert!(format!("{error:?}").contains("docs/redis.md"), "{error:?}");
 }
 
+/// A server with a certificate of a small authority of our own: trusted if the address names it, refused otherwise.
+#[tokio::test]
+async fn a_certificate_is_checked() {
+    let folder = tempfile::tempdir().unwrap();
+    let openssl = |words: &str| {
+        std::process::Command::new("openssl").args(words.split(' ')).current_dir(folder.path()).output()
+    };
+    if openssl("version").is_err() {
+        assert!(std::env::var("CI").is_err(), "openssl is needed");
+        eprintln!("warning: there is no openssl on this machine: THIS TEST IS LEFT OUT");
+        return;
+    }
+    let new = "req -x509 -newkey rsa:2048 -nodes -days 2";
+    for words in [
+        format!("{new} -subj /CN=authority -keyout ca.key -out ca.pem"),
+        format!(
+            "{new} -subj /CN=server -addext subjectAltName=IP:127.0.0.1 -addext basicConstraints=critical,CA:FALSE -CA ca.pem -CAkey ca.key -keyout key.pem -out cert.pem"
+        ),
+    ] {
+        let ran = openssl(&words).unwrap();
+        assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
+    }
+    let path = |name: &str| folder.path().join(name).to_string_lossy().into_owned();
+    let port = stratus_servers::free_port().unwrap().to_string();
+    let (ca, cert, key) = (path("ca.pem"), path("cert.pem"), path("key.pem"));
+    let mut args = vec!["--tls-port", &port, "--tls-ca-cert-file", &ca, "--tls-cert-file", &cert];
+    args.extend(["--tls-key-file", &key, "--tls-auth-clients", "no"]);
+    let Some(_server) = Redis::start(&args).unwrap() else { return };
+    let url = format!("rediss://127.0.0.1:{port}");
+    let store = RedisStore::open(&format!("{url}?cafile={ca}")).await.unwrap();
+    let mut owner = Owner::of(&store, SourceId::new()).await;
+    owner.commit(["a"]).await;
+    owner.check().await;
+    let error = format!("{:?}", RedisStore::open(&url).await.unwrap_err());
+    assert!(error.to_lowercase().contains("certificate"), "{error}");
+}
+
 /// Each call takes effect once or not at all, whatever the network does, and reading tells which.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn commits_through_a_harmful_network_take_effect_once() {
