@@ -16,6 +16,7 @@ mod ledger;
 mod library;
 mod shards;
 mod trouble;
+mod whole;
 
 use std::fmt;
 use std::future::Future;

@@ -78,6 +78,8 @@ impl Address {
 
     /// A client for it.
     pub(super) fn client(&self) -> Result<Client, OpenError> {
+        // TLS panics without a provider if several were built in. An error says that the process has chosen one.
+        let _chosen = rustls::crypto::ring::default_provider().install_default();
         let made = match &self.authority {
             None => Client::open(self.url.as_str()),
             Some(path) => {

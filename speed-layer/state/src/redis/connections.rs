@@ -12,6 +12,7 @@ use tokio::sync::Mutex;
 use super::address::Address;
 use super::library::LIBRARY;
 use super::trouble::{OpenError, Trouble};
+use super::whole;
 
 /// Connections for small calls, which commits are among, and for pages, which must not hold those up.
 const SMALL: usize = 2;
@@ -39,6 +40,7 @@ pub(super) struct Connections {
     config: AsyncConnectionConfig,
     slots: [Mutex<Slot>; SMALL + PAGES],
     turn: AtomicUsize,
+    namespace: String,
     /// Where the server is, without secrets.
     pub(super) server: String,
 }
@@ -60,6 +62,7 @@ impl Connections {
             config,
             slots: Default::default(),
             turn: AtomicUsize::new(0),
+            namespace: address.namespace.clone(),
             server: address.server.clone(),
         })
     }
@@ -79,7 +82,9 @@ impl Connections {
             let mut slot = slot.lock().await;
             if slot.open.is_none() {
                 let config = self.config.clone();
-                slot.open = Some(self.client.get_multiplexed_async_connection_with_config(&config).await?);
+                let mut made = self.client.get_multiplexed_async_connection_with_config(&config).await?;
+                whole::ensure(&mut made, &self.namespace).await?;
+                slot.open = Some(made);
                 slot.made += 1;
             }
             match &slot.open {
