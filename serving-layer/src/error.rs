@@ -17,9 +17,9 @@ pub(crate) enum ReadError {
     /// What was read has moved on: start over.
     #[error(transparent)]
     Stale(#[from] Stale),
-    /// The source has no speed state at all yet.
+    /// The source has no speed state at all. It was lost if the view has had a version, and then is rebuilt.
     #[error("view \"{view}\" cannot be read yet: the speed layer of its source has not begun")]
-    NotBegun { view: String },
+    NotBegun { view: String, lost: bool },
     /// The state store.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -34,7 +34,10 @@ impl ReadError {
         match self {
             Self::NotYet { why, .. } => matches!(why, NotYet::CatchingUp { .. }),
             Self::Stale(_) => true,
-            Self::NotBegun { .. } | Self::Store(_) | Self::Encoding(_) => false,
+            Self::NotBegun { lost, .. } => *lost,
+            // A store that is away comes back, and one that lost something is replaced by a new generation.
+            Self::Store(_) => true,
+            Self::Encoding(_) => false,
         }
     }
 
@@ -61,9 +64,11 @@ impl From<&ReadError> for SqlError {
         let message = error.to_string();
         match error {
             ReadError::NotYet { why: NotYet::NoVersion | NotYet::NotTakenUp | NotYet::NoChain, .. }
-            | ReadError::NotBegun { .. } => Self::new("55000", message)
+            | ReadError::NotBegun { lost: false, .. } => Self::new("55000", message)
                 .hint("its first run follows by itself; SELECT * FROM stratus.views and stratus.lag show the progress"),
-            ReadError::NotYet { .. } => Self::new("57P03", message)
+            ReadError::Store(StoreError::Unavailable { .. }) => Self::new("57P03", message)
+                .hint("the state store could not be reached for a while; `stratus doctor` looks into it"),
+            ReadError::NotYet { .. } | ReadError::NotBegun { .. } => Self::new("57P03", message)
                 .hint("SELECT * FROM stratus.lag shows the progress; SET stratus.allow_stale = on allows an older answer meanwhile"),
             ReadError::Stale(_) => Self::new("72000", format!("the answer could not be read in time: {message}")),
             ReadError::Store(_) => Self::new("58030", message),

@@ -114,10 +114,12 @@ async fn look(
     freshness: &Freshness,
 ) -> Result<(Ledger, Vec<Choice>), ReadError> {
     let name = || candidates.first().map(|candidate| candidate.view.name().to_owned()).unwrap_or_default();
-    let mut ledger = store.read().await?.ok_or_else(|| ReadError::NotBegun { view: name() })?;
+    let lost = candidates.iter().any(|candidate| !candidate.versions.is_empty());
+    let not_begun = || ReadError::NotBegun { view: name(), lost };
+    let mut ledger = store.read().await?.ok_or_else(not_begun)?;
     if ledger.engine != stratus_sql::cataloged::engine() {
         // Another version of the engine wrote these states; the speed layer is about to begin anew.
-        return Err(ReadError::NotBegun { view: name() });
+        return Err(not_begun());
     }
     let mut shown = freshness.shown.clone();
     if freshness.allow_stale {

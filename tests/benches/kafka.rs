@@ -18,7 +18,6 @@ use std::time::{Duration, Instant};
 
 use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::message::Message;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::{Offset, TopicPartitionList};
 use stratus_logs::kafka::{KafkaLog, KafkaSettings};
@@ -219,8 +218,9 @@ async fn freshness(kafka: &Kafka, redis: &Redis, folder: &Path, rate: u64) -> se
         let lines: Vec<&[u8]> = text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).collect();
         let (producer, began, mut sent) = (producer(&brokers), Instant::now(), 0u64);
         for line in lines.iter().cycle() {
-            let record = BaseRecord::<(), [u8]>::to(TOPIC).partition((sent % 4) as i32).payload(line);
-            while producer.send(record.clone()).is_err() {
+            let mut record = BaseRecord::<(), [u8]>::to(TOPIC).partition((sent % 4) as i32).payload(line);
+            while let Err((_, back)) = producer.send(record) {
+                record = back;
                 producer.poll(Duration::from_millis(1));
             }
             sent += 1;
@@ -280,11 +280,9 @@ fn main() {
     for name in ["throughput", "freshness", "freshness/ads"] {
         std::fs::create_dir_all(folder.path().join(name)).unwrap();
     }
-    let throughput =
-        throughput(&kafka, &redis, &folder.path().join("throughput"), number("YAHOO_EVENTS", 3_000_000));
-    let throughput = runtime.block_on(throughput);
+    let (loaded, fresh) = (folder.path().join("throughput"), folder.path().join("freshness"));
+    let throughput = runtime.block_on(throughput(&kafka, &redis, &loaded, number("YAHOO_EVENTS", 3_000_000)));
     pin(std::process::id(), "0-63");
-    let fresh = freshness(&kafka, &redis, &folder.path().join("freshness"), number("KAFKA_RATE", 50_000));
-    let fresh = runtime.block_on(fresh);
+    let fresh = runtime.block_on(freshness(&kafka, &redis, &fresh, number("KAFKA_RATE", 50_000)));
     println!("{}", serde_json::json!({ "throughput": throughput, "freshness": fresh }));
 }

@@ -19,7 +19,7 @@ use stratus_lake::Lake;
 use stratus_seam::catalog::{Action, Connector, RunKind, Source, Version, ViewDefinition};
 use stratus_seam::catalog_log::{Catalog, CatalogError};
 use stratus_seam::encoding::{decode_rows, encode_rows};
-use stratus_seam::ids::{SourceId, Token, TxId, ViewId};
+use stratus_seam::ids::{RunId, SourceId, Token, TxId, ViewId};
 use stratus_seam::ledger::{Ledger, Txn};
 use stratus_seam::log::{Log, LogId};
 use stratus_seam::offsets::{OffsetRange, OffsetVector};
@@ -185,7 +185,7 @@ impl World {
             let schema = view.descriptor().state_schema();
             let states = stream::iter(states.into_iter().map(Ok));
             let states = Box::pin(RecordBatchStreamAdapter::new(Arc::clone(&schema), states));
-            let written = lake.write_version(id, 1, schema, states).await.unwrap();
+            let written = lake.write_version(id, 1, RunId::new(), schema, states).await.unwrap();
             let version = Version {
                 view: id,
                 number: 1,
@@ -201,6 +201,7 @@ impl World {
                 failed_rows: 0,
                 published_ms: 0,
                 took_ms: 0,
+                run: None,
             };
             let publish = |_: &_| Ok::<_, CatalogError>(vec![Action::PublishVersion(version.clone())]);
             catalog.commit(publish).await.unwrap();

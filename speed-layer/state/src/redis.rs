@@ -119,7 +119,7 @@ impl StateStore for RedisStore {
 }
 
 /// One source in the server.
-pub struct RedisSource {
+struct RedisSource {
     server: Arc<Server>,
     source: SourceId,
 }
@@ -128,13 +128,6 @@ impl fmt::Debug for RedisSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let server = &self.server.connections.server;
         f.debug_struct("RedisSource").field("server", server).field("source", &self.source).finish()
-    }
-}
-
-impl RedisStore {
-    /// The source's handle with its own type, for what the traits do not offer.
-    pub fn handle(&self, source: SourceId) -> RedisSource {
-        RedisSource { server: Arc::clone(&self.0), source }
     }
 }
 

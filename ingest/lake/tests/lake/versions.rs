@@ -111,7 +111,8 @@ async fn a_look_up_reads_few_rows() {
     let schema = batches[0].schema();
     let stream = stream::iter(batches.into_iter().map(Ok));
     let stream = Box::pin(RecordBatchStreamAdapter::new(Arc::clone(&schema), stream));
-    let written = lake.write_version(ViewId::new(), 1, RunId::new(), Arc::clone(&schema), stream).await.unwrap();
+    let written =
+        lake.write_version(ViewId::new(), 1, RunId::new(), Arc::clone(&schema), stream).await.unwrap();
     assert_eq!(written.groups, GROUPS);
 
     // One partition, so that rows come in the order of the file.

@@ -104,6 +104,9 @@ impl KafkaSettings {
         config.set("queued.max.messages.kbytes", "16384");
         config.set("queued.min.messages", "100000");
         config.set("linger.ms", "5");
+        // A broker that is back is to be found at once, not after ten seconds.
+        config.set("reconnect.backoff.ms", "50");
+        config.set("reconnect.backoff.max.ms", "1000");
         for (name, value) in &self.properties {
             config.set(name, value);
         }

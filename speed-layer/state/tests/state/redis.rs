@@ -109,12 +109,12 @@ async fn large_commits_find_and_evicted_keys() {
         owner.commit(keys[part].iter().map(String::as_str)).await;
         owner.check().await;
     }
-    let handle = store.handle(source);
+    let shards = store.source(source).await.unwrap().shards;
     let asked: Vec<String> = ["[7]", "nobody", "[3]"].map(String::from).to_vec();
-    let page = handle.find(0, owner.scope, &asked).await.unwrap();
+    let page = shards.find(0, owner.scope, &asked).await.unwrap();
     assert_eq!(page.rows, [("[7]".into(), "[2]".into()), ("[3]".into(), "[1]".into())]);
     assert_eq!((page.next, page.stand.map(|stand| stand.txid)), (None, Some(4)));
-    assert_eq!(handle.find(1, owner.scope, &asked).await.unwrap().stand, None);
+    assert_eq!(shards.find(1, owner.scope, &asked).await.unwrap().stand, None);
 
     let hash = format!("{{stratus:{source}:0}}:v:{}:1", owner.scope.view);
     assert_eq!(server.cli(&["HDEL", &hash, "[7]"]).unwrap(), "1");
