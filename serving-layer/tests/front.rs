@@ -16,5 +16,7 @@ mod look_ups;
 mod protocol;
 #[path = "front/raw.rs"]
 mod raw;
+#[path = "front/users.rs"]
+mod users;
 #[path = "front/values.rs"]
 mod values;

@@ -45,6 +45,8 @@ pub(crate) enum Command {
     /// Look at the views of a running server.
     #[command(subcommand)]
     View(ViewCommand),
+    /// See whether everything that the configuration names is there and fit, and what to do if not.
+    Doctor(DoctorArguments),
     /// Show the whole thing with a benchmark's events, and check every count.
     Demo(DemoArguments),
 }
@@ -67,6 +69,16 @@ pub(crate) struct LayerArguments {
     /// Where health and metrics are told over HTTP, for instance 127.0.0.1:9464; nowhere if it is not given.
     #[arg(long, value_name = "ADDRESS")]
     pub(crate) http: Option<std::net::SocketAddr>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DoctorArguments {
+    /// The configuration; ./stratus.toml is read if it exists.
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// Tell it as JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 #[derive(Debug, Args)]

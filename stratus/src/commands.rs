@@ -7,8 +7,8 @@ mod view;
 pub(crate) use up::{psql_line, record_metrics};
 
 use crate::cli::Command;
-use crate::demo;
 use crate::node::Roles;
+use crate::{demo, doctor};
 
 /// Runs a command to its end.
 pub(crate) async fn run(command: Command) -> anyhow::Result<()> {
@@ -20,6 +20,7 @@ pub(crate) async fn run(command: Command) -> anyhow::Result<()> {
         Command::Batch(arguments) => up::layer(arguments, Roles::BATCH).await,
         Command::Sql(arguments) => sql::run(arguments).await,
         Command::View(command) => view::run(command).await,
+        Command::Doctor(arguments) => doctor::run(arguments).await,
         Command::Demo(arguments) => demo::run(arguments).await,
     }
 }

@@ -6,6 +6,7 @@ mod client;
 mod commands;
 mod config;
 mod demo;
+mod doctor;
 mod exit;
 mod http;
 mod logging;

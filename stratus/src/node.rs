@@ -29,7 +29,7 @@ use administration::Administrator;
 use dimensions::LakeDimensions;
 use platform::RunningPlatform;
 pub(crate) use roles::Roles;
-use sources::OpenLogs;
+pub(crate) use sources::OpenLogs;
 use tasks::{Layers, Pool};
 
 /// How long a query waits for speed state that is being rebuilt.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 use stratus_logs::codec::{CodecOptions, JsonCodec};
-use stratus_logs::kafka::{KafkaAppender, KafkaLog, KafkaSettings};
+use stratus_logs::kafka::{KafkaAppender, KafkaLog, KafkaSettings, KafkaSettingsError};
 use stratus_logs::{AppendError, Appended, Appender, DirectoryLog};
 use stratus_seam::catalog::{Connector, Source};
 use stratus_seam::ids::SourceId;
@@ -42,7 +42,7 @@ impl Reader {
 
 /// Opens logs on demand.
 #[derive(Debug)]
-pub(super) struct OpenLogs {
+pub(crate) struct OpenLogs {
     dir: PathBuf,
     /// Whether every layer runs in this process. What HTTP has appended to a directory log is made durable before
     /// anybody reads it, which only the process that appends can do.
@@ -70,16 +70,23 @@ enum Target {
 impl OpenLogs {
     pub(super) fn new(config: &Config, roles: Roles) -> anyhow::Result<Self> {
         let whole = roles == Roles::ALL;
-        let kafka = match &config.kafka.brokers {
-            None => None,
-            Some(brokers) => {
-                let properties = config.kafka.properties.iter();
-                let properties = properties.map(|(name, value)| (name.clone(), value.0.clone())).collect();
-                Some(KafkaSettings::new(brokers, &properties)?)
-            }
-        };
+        let kafka = Self::kafka_of(config)?;
         let dir = config.logs_dir();
         Ok(Self { dir, whole, kafka, inlets: Mutex::default(), readers: Mutex::default() })
+    }
+
+    /// The Kafka client's settings, if Kafka is configured.
+    pub(crate) fn kafka_of(config: &Config) -> Result<Option<KafkaSettings>, KafkaSettingsError> {
+        let Some(brokers) = &config.kafka.brokers else { return Ok(None) };
+        let properties = config.kafka.properties.iter();
+        let properties = properties.map(|(name, value)| (name.clone(), value.0.clone())).collect();
+        KafkaSettings::new(brokers, &properties).map(Some)
+    }
+
+    /// The settings of the Kafka client among the options of a CREATE TABLE.
+    pub(crate) fn properties(options: &BTreeMap<String, String>) -> BTreeMap<String, String> {
+        let own = options.iter().filter_map(|(name, value)| Some((name.strip_prefix(PROPERTY)?, value)));
+        own.map(|(name, value)| (name.to_owned(), value.clone())).collect()
     }
 
     /// Refuses what needs every layer in one process.
@@ -102,9 +109,9 @@ impl OpenLogs {
             SqlError::new("55000", "no Kafka is configured")
                 .hint("set kafka.brokers in stratus.toml, or STRATUS__KAFKA__BROKERS, for every layer")
         })?;
-        let own = options.iter().filter_map(|(name, value)| Some((name.strip_prefix(PROPERTY)?, value)));
-        let own = own.map(|(name, value)| (name.to_owned(), value.clone())).collect();
-        settings.with_source(&own).map_err(|error| SqlError::new("22023", error.to_string()))
+        settings
+            .with_source(&Self::properties(options))
+            .map_err(|error| SqlError::new("22023", error.to_string()))
     }
 
     /// The log of a source, for one who reads it from one end to the other: each has its own place in it.

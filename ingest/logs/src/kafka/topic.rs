@@ -83,6 +83,23 @@ fn consumer(settings: &KafkaSettings, topic: &str) -> Result<BaseConsumer, LogEr
 }
 
 impl KafkaTopic {
+    /// How many brokers there are, if any answers.
+    ///
+    /// # Errors
+    /// [`LogError::Unavailable`] if none does.
+    pub async fn brokers(settings: &KafkaSettings) -> Result<usize, LogError> {
+        let settings = settings.clone();
+        blocking(move || {
+            let what = || format!("no broker answers at {}", settings.brokers());
+            let consumer: BaseConsumer =
+                settings.consumer("stratus-look").create().map_err(|error| unavailable(what(), error))?;
+            let metadata =
+                consumer.fetch_metadata(None, PATIENCE).map_err(|error| unavailable(what(), error))?;
+            Ok(metadata.brokers().len())
+        })
+        .await
+    }
+
     /// Looks at a topic.
     ///
     /// # Errors
