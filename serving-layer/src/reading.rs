@@ -235,7 +235,8 @@ impl ViewReading {
 
     fn take(&self, scope: Scope, page: Page, pages: &mut Pages) -> Result<(), ReadError> {
         let (generation, token) = (self.ledger.generation, self.ledger.token);
-        pages.paged = pages.paged.max(usable_page(generation, token, self.choice.txid, page.stand)?);
+        pages.paged =
+            pages.paged.max(usable_page(generation, token, self.choice.txid, page.stand, page.missing)?);
         pages.rows.extend(page.rows.into_iter().map(|(key, state)| (scope, key, state)));
         Ok(())
     }

@@ -155,8 +155,8 @@ impl SpeedLayer {
             }
             self.skip_what_feeds_nothing(&mut hold, &mut live, &catalog).await?;
             let kept = hold.keep_house(&self.source, &catalog, &live).await?;
-            if self.limits.shared {
-                hold.ledger.keep_alive().await?;
+            if self.limits.shared && hold.ledger.keep_alive().await? {
+                hold.shards.check().await?;
             }
             self.log.acknowledge(&hold.ledger.record().committed_to).await;
             let position = hold.ledger.record().appended_to.clone();

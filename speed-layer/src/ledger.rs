@@ -41,12 +41,13 @@ impl HeldLedger {
     }
 
     /// Writes the record again if nothing was written for a while, so that one who stands by knows that its writer
-    /// is there.
-    pub(crate) async fn keep_alive(&mut self) -> Result<(), SpeedError> {
+    /// is there. Answers whether it was.
+    pub(crate) async fn keep_alive(&mut self) -> Result<bool, SpeedError> {
         if self.written.elapsed() < HEARTBEAT {
-            return Ok(());
+            return Ok(false);
         }
-        self.advance(self.record.heartbeat(), TxnChanges::default(), Durability::Later).await
+        self.advance(self.record.heartbeat(), TxnChanges::default(), Durability::Later).await?;
+        Ok(true)
     }
 
     /// Writes the next record.

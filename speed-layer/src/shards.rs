@@ -50,6 +50,25 @@ impl HeldShards {
         Ok(held)
     }
 
+    /// Looks whether every shard is still held and complete: while nothing is committed nobody else would notice.
+    pub(crate) async fn check(&self) -> Result<(), SpeedError> {
+        for shard in 0..self.count() {
+            let found = self.store.meta(shard).await?;
+            let Some((meta, found)) = found.filter(|(meta, _)| meta.token == self.token) else {
+                return Err(SpeedError::LostShard(shard));
+            };
+            if let Some((scope, rows)) = meta.rows.iter().find(|(scope, rows)| found.get(scope) != Some(rows))
+            {
+                return Err(StoreError::Damaged(format!(
+                    "shard {shard} has not the {rows} keys of epoch {} of view {} that its record counts: the store lost some",
+                    scope.epoch, scope.view
+                ))
+                .into());
+            }
+        }
+        Ok(())
+    }
+
     pub(crate) fn count(&self) -> u32 {
         // As many as the ledger says, which is a u32.
         self.txids.len() as u32

@@ -17,6 +17,12 @@ pub(crate) use table::Table;
 /// How long a server on this machine may take to accept.
 const CONNECT: Duration = Duration::from_secs(10);
 
+/// A user and a password.
+pub(crate) struct Login {
+    pub(crate) user: String,
+    pub(crate) password: String,
+}
+
 /// A connection.
 pub(crate) struct Session {
     client: Client,
@@ -37,9 +43,24 @@ impl Session {
         Ok(Self::connect(&target(arguments)?).await?)
     }
 
-    /// Connects to a server of this machine.
+    /// Connects to a server of this machine that has no users.
     pub(crate) async fn at(address: std::net::SocketAddr) -> Result<Self, Failure> {
         Self::connect(&local(&address.ip().to_string(), address.port())).await
+    }
+
+    /// Connects to this process's own server.
+    pub(crate) async fn to_itself(
+        address: std::net::SocketAddr,
+        login: Option<&Login>,
+    ) -> Result<Self, Failure> {
+        // An address that stands for every one of this machine is reached by loopback.
+        let host =
+            if address.ip().is_unspecified() { "127.0.0.1".to_owned() } else { address.ip().to_string() };
+        let mut target = local(&host, address.port());
+        if let Some(login) = login {
+            target.user(&login.user).password(&login.password);
+        }
+        Self::connect(&target).await
     }
 
     async fn connect(target: &Config) -> Result<Self, Failure> {
@@ -110,10 +131,15 @@ impl Session {
     }
 }
 
+/// A server by its address; user and password as libpq takes them from the environment.
 fn local(host: &str, port: u16) -> Config {
+    let of = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
     let mut target = Config::new();
-    target.host(host).port(port).user("stratus").dbname("stratus").connect_timeout(CONNECT);
-    target.application_name("stratus");
+    target.host(host).port(port).dbname("stratus").connect_timeout(CONNECT).application_name("stratus");
+    target.user(of("PGUSER").as_deref().unwrap_or("stratus"));
+    if let Some(password) = of("PGPASSWORD") {
+        target.password(password);
+    }
     target
 }
 
@@ -150,7 +176,9 @@ fn target(arguments: &ServerArguments) -> anyhow::Result<Config> {
         (host, port) => {
             let config = config::Config::load(arguments.config.as_deref(), config::environment())?;
             let listen = config.pg.listen;
-            (host.clone().unwrap_or_else(|| listen.ip().to_string()), port.unwrap_or_else(|| listen.port()))
+            let ip =
+                if listen.ip().is_unspecified() { "127.0.0.1".to_owned() } else { listen.ip().to_string() };
+            (host.clone().unwrap_or(ip), port.unwrap_or_else(|| listen.port()))
         }
     };
     if named.1 == 0 {

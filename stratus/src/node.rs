@@ -22,7 +22,9 @@ use stratus_serving::service::SqlService;
 use stratus_serving::{Engine, Parts};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
+use uuid::Uuid;
 
+use crate::client::Login;
 use crate::config::{Config, StateKind};
 use crate::http;
 use administration::Administrator;
@@ -41,6 +43,8 @@ const DRAIN: Duration = Duration::from_secs(10);
 pub(crate) struct Node {
     pg: Option<SocketAddr>,
     http: Option<SocketAddr>,
+    /// How this process gets in at its own front door, if there are users.
+    login: Option<Login>,
     took: Duration,
     stop: watch::Sender<bool>,
     layers: Layers,
@@ -122,6 +126,7 @@ impl Node {
         let mut node = Self {
             pg: None,
             http: None,
+            login: None,
             took: Duration::ZERO,
             stop,
             layers,
@@ -134,10 +139,18 @@ impl Node {
             let listener = bind(config.pg.listen, "the PostgreSQL front door").await?;
             node.pg = Some(listener.local_addr()?);
             let service: Arc<dyn SqlService> = Arc::new(engine);
-            let secrets = config.pg.users.iter().map(|(user, secret)| (user.clone(), secret.0.clone()));
             let users = match config.pg.users.is_empty() {
                 true => None,
-                false => Some(Arc::new(pg::Users::new(secrets)?)),
+                false => {
+                    // Nobody else knows it, and it is gone with the process.
+                    let own =
+                        Login { user: "stratus-itself".to_owned(), password: Uuid::new_v4().to_string() };
+                    let secrets =
+                        config.pg.users.iter().map(|(user, secret)| (user.clone(), secret.0.clone()));
+                    let secrets = secrets.chain([(own.user.clone(), own.password.clone())]);
+                    node.login = Some(own);
+                    Some(Arc::new(pg::Users::new(secrets)?))
+                }
             };
             let options = pg::Options { drain: DRAIN, users, ..pg::Options::new(node._pools[3].handle()) };
             let stopped = tasks::when(stopped.clone());
@@ -167,6 +180,11 @@ impl Node {
     /// Where the HTTP front door listens.
     pub(crate) const fn http_address(&self) -> Option<SocketAddr> {
         self.http
+    }
+
+    /// How this process gets in at its own front door; none if everybody does.
+    pub(crate) const fn login(&self) -> Option<&Login> {
+        self.login.as_ref()
     }
 
     /// How long the start took.

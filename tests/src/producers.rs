@@ -121,7 +121,7 @@ impl Producers {
 
     async fn send_by_kcat(&self, lines: &[String]) -> Result<()> {
         let mut child = Command::new("kcat")
-            .args(["-P", "-q", "-b", &self.brokers, "-t", &self.topic, "-X", "enable.idempotence=true"])
+            .args(["-P", "-q", "-E", "-b", &self.brokers, "-t", &self.topic, "-X", "enable.idempotence=true"])
             .stdin(Stdio::piped())
             .kill_on_drop(true)
             .spawn()?;

@@ -43,6 +43,14 @@ struct Shard {
     undo: BTreeMap<TxId, Vec<(Scope, String, Option<String>)>>,
 }
 
+impl Shard {
+    /// By how many keys a scope differs from what the record says of it.
+    fn missing(&self, scope: Scope) -> u64 {
+        let rows = self.meta.rows.get(&scope).copied().unwrap_or(0);
+        rows.abs_diff(self.state.get(&scope).map_or(0, |keys| keys.len() as u64))
+    }
+}
+
 impl MemoryStore {
     /// An empty store.
     pub fn new() -> Self {
@@ -291,14 +299,16 @@ impl ShardStore for MemorySource {
     ) -> Result<Page, StoreError> {
         Ok(self.look(|contents| {
             let Some(shard) = contents.shards.get(&shard) else { return Page::default() };
-            let stand = Some(shard.meta.stand());
-            let Some(keys) = shard.state.get(&scope) else { return Page { stand, ..Page::default() } };
+            let (stand, missing) = (Some(shard.meta.stand()), shard.missing(scope));
+            let Some(keys) = shard.state.get(&scope) else {
+                return Page { stand, missing, ..Page::default() };
+            };
             let from = after.map_or(Bound::Unbounded, Bound::Excluded);
             let mut rest = keys.range::<str, _>((from, Bound::Unbounded));
             let row = |(key, state): (&String, &String)| (key.clone(), state.clone());
             let rows: Vec<_> = rest.by_ref().take(limit.max(1)).map(row).collect();
             let next = rest.next().and_then(|_| rows.last()).map(|(key, _)| key.clone());
-            Page { rows, next, stand }
+            Page { rows, next, stand, missing }
         }))
     }
 
@@ -307,7 +317,8 @@ impl ShardStore for MemorySource {
             let Some(shard) = contents.shards.get(&shard) else { return Page::default() };
             let held = shard.state.get(&scope);
             let row = |key: &String| Some((key.clone(), held?.get(key)?.clone()));
-            Page { rows: keys.iter().filter_map(row).collect(), next: None, stand: Some(shard.meta.stand()) }
+            let (stand, missing) = (Some(shard.meta.stand()), shard.missing(scope));
+            Page { rows: keys.iter().filter_map(row).collect(), next: None, stand, missing }
         }))
     }
 

@@ -142,7 +142,7 @@ fn shown(path: &Path) -> String {
 /// Runs a file's statements over the server's own front door, up to the first that fails.
 async fn run_script(node: &Node, path: &Path, text: &str) -> anyhow::Result<()> {
     let Some(address) = node.pg_address() else { return Ok(()) };
-    let session = Session::at(address).await?;
+    let session = Session::to_itself(address, node.login()).await?;
     let statements = script::cut(text).all();
     let count = statements.len();
     for Statement { text, line } in statements {

@@ -112,6 +112,9 @@ pub enum Stale {
     /// The epochs were dropped.
     #[error("epoch {0} was dropped while it was read")]
     Dropped(EpochNo),
+    /// A page was read of a scope that had not as many keys as its record said.
+    #[error("a shard lacked {0} keys of an epoch while it was read: the store lost some")]
+    Incomplete(u64),
     /// A scope has not as many keys as its record says.
     #[error("a shard has {found} keys of an epoch where it must have {rows}: the store lost some")]
     Evicted {
@@ -128,6 +131,17 @@ pub enum Stale {
 /// # Errors
 /// [`Stale`] if not.
 pub fn usable_page(
+    generation: Generation,
+    token: Token,
+    txid: TxId,
+    stand: Option<Stand>,
+    missing: u64,
+) -> Result<TxId, Stale> {
+    let paged = at_or_above(generation, token, txid, stand)?;
+    if missing > 0 { Err(Stale::Incomplete(missing)) } else { Ok(paged) }
+}
+
+fn at_or_above(
     generation: Generation,
     token: Token,
     txid: TxId,
@@ -158,7 +172,7 @@ pub fn settle(
 ) -> Result<(), Stale> {
     let tail = tail.ok_or(Stale::ChangedHands)?;
     let meta = &tail.meta;
-    usable_page(generation, token, txid.max(paged), Some(meta.stand()))?;
+    at_or_above(generation, token, txid.max(paged), Some(meta.stand()))?;
     if meta.txid - txid > UNDO_DEPTH {
         return Err(Stale::TooOld);
     }
@@ -315,6 +329,15 @@ mod tests {
         assert_eq!(settle(generation, token, 1, 1, Some(&tail), &[scope]), Err(Stale::Dropped(1)));
         let next = Scope { epoch: 2, ..scope };
         assert_eq!(settle(generation, token, 1, 1, Some(&tail), &[next]), Ok(()));
+    }
+
+    #[test]
+    fn a_page_of_a_scope_that_lacks_keys_is_not_used() {
+        let (tail, _) = tail(1, 2, 2);
+        let page =
+            |missing| usable_page(tail.meta.generation, tail.meta.token, 1, Some(tail.meta.stand()), missing);
+        assert_eq!(page(0), Ok(1));
+        assert_eq!(page(1), Err(Stale::Incomplete(1)));
     }
 
     #[test]

@@ -154,6 +154,10 @@ pub struct Page {
     pub next: Option<String>,
     /// Where the shard stood when the page was read, seen in the same moment; none if the shard is empty.
     pub stand: Option<Stand>,
+    /// By how many keys the scope differed, in that moment, from what the shard's record says of it: the store lost
+    /// some, and a page of it is worth nothing. That the tail finds them complete does not show it: the store may
+    /// have been brought back from a copy meanwhile. A store whose keys cannot go alone says 0.
+    pub missing: u64,
 }
 
 /// What a reader needs to bring pages to txid T, all seen at one moment.

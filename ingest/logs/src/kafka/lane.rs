@@ -124,6 +124,9 @@ impl Lane {
         let mut to = from;
         loop {
             let Some(item) = self.pending.pop_front() else {
+                if self.queue.take(Duration::ZERO, &mut self.pending) > 0 {
+                    continue;
+                }
                 let wait = if records.is_empty() { STEP } else { Duration::ZERO };
                 if records.is_empty() && self.is_at_its_end()? {
                     break;

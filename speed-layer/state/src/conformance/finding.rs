@@ -54,7 +54,7 @@ pub async fn found_keys_are_what_paging_and_filtering_gives(store: Arc<dyn State
                 .filter(|(scope, key, _)| *scope == of && wanted.contains(key))
                 .map(|(_, key, state)| (key.clone(), state.clone()))
                 .collect();
-            let want = Page { rows: rows.into_iter().collect(), next: None, stand: stand(&owner) };
+            let want = Page { rows: rows.into_iter().collect(), stand: stand(&owner), ..Page::default() };
             let found = state.shards.find(1, of, &asked).await.unwrap();
             assert_eq!(sorted(found), want, "every {every}. key of {of:?}");
         }
@@ -69,7 +69,7 @@ pub async fn found_keys_are_what_paging_and_filtering_gives(store: Arc<dyn State
     owner.token = token;
     let found = state.shards.find(1, next_epoch, &keys[6..7]).await.unwrap();
     let rows = vec![(keys[6].clone(), "next".to_owned())];
-    assert_eq!(found, Page { rows, next: None, stand: stand(&owner) });
+    assert_eq!(found, Page { rows, stand: stand(&owner), ..Page::default() });
     assert!(state.shards.drop_scopes(1, owner.generation, token, &[full]).await.unwrap());
     assert_eq!(state.shards.find(1, full, &keys).await.unwrap().rows, [], "a dropped scope");
 }

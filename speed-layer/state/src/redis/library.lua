@@ -69,7 +69,11 @@ local function commit(keys, args)
     local scope, new, old = args[at], tonumber(args[at + 1]), tonumber(args[at + 2])
     local pairs_at, count = at + 3, new + old
     local block = {scope = scope, key = sibling(meta, 'v:' .. scope), new = new, from = pairs_at, count = count}
-    block.known = redis.call('HEXISTS', meta, 'rows:' .. scope) == 1
+    local rows = redis.call('HGET', meta, 'rows:' .. scope)
+    block.known = rows ~= false
+    if block.known and redis.call('HLEN', block.key) ~= tonumber(rows) then
+      return damaged('the hash ' .. block.key .. ' has not the ' .. rows .. ' keys that its record counts: keys were lost')
+    end
     local before = pairs_at + 2 * count - 1
     for first = 0, count - 1, CHUNK do
       local names, last = {}, math.min(first + CHUNK, count) - 1
@@ -203,7 +207,14 @@ local function tail(keys, args)
   return {redis.call('HGETALL', key), counted(key, scopes), undo}
 end
 
--- args: scope, keys. The stand, and each key's state or nothing.
+-- By how many keys a scope differs from what the record says of it.
+local function missing(meta, scope)
+  local rows = tonumber(redis.call('HGET', meta, 'rows:' .. scope) or '0')
+  if rows == 0 then return 0 end
+  return math.abs(rows - redis.call('HLEN', sibling(meta, 'v:' .. scope)))
+end
+
+-- args: scope, keys. The stand, each key's state or nothing, and how many keys are missing.
 local function find(keys, args)
   local replica = only_master()
   if replica then return replica end
@@ -219,7 +230,7 @@ local function find(keys, args)
       end
     end
   end
-  return {{held[1], held[2], held[3]}, states}
+  return {{held[1], held[2], held[3]}, states, missing(keys[1], args[1])}
 end
 
 -- args: scope, where to go on ('' for the beginning), about how many rows. A cursor means something to the process
@@ -231,7 +242,8 @@ local function page(keys, args)
   if broken then return broken end
   if not held then return {} end
   local at = {held[1], held[2], held[3]}
-  if redis.call('HEXISTS', keys[1], 'rows:' .. args[1]) == 0 then return {at, {}, ''} end
+  if redis.call('HEXISTS', keys[1], 'rows:' .. args[1]) == 0 then return {at, {}, '', 0} end
+  local lost = missing(keys[1], args[1])
   local run = string.match(redis.call('INFO', 'server'), 'run_id:(%w+)')
   local of, cursor = string.match(args[2], '^(%w+)-(%d+)$')
   if of ~= run then cursor = '0' end
@@ -241,7 +253,7 @@ local function page(keys, args)
     local part = redis.call('HSCAN', name, cursor, 'COUNT', args[3])
     cursor, rows = part[1], part[2]
   until cursor == '0' or #rows > 0
-  return {at, rows, cursor == '0' and '' or run .. '-' .. cursor}
+  return {at, rows, cursor == '0' and '' or run .. '-' .. cursor, lost}
 end
 
 -- args: token and revision expected ('' for no record), the record's fields generation, token, revision, appended,

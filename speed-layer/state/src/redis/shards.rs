@@ -104,11 +104,12 @@ impl RedisSource {
             let answer = self.of_shard(Lane::Small, shard, "find", &args).await?;
             match array(&answer)? {
                 [] => Ok((Page::default(), vec![None; keys.len()])),
-                [stand, states] => {
+                [stand, states, missing] => {
+                    let missing = count(missing)?;
                     let stand = Some(layout::stand_of(array(stand)?)?);
                     let mut states = array(states)?.iter().map(optional).collect::<Read<Vec<_>>>()?;
                     states.resize(keys.len(), None);
-                    Ok((Page { stand, ..Page::default() }, states))
+                    Ok((Page { stand, missing, ..Page::default() }, states))
                 }
                 _ => Err(other_shape().into()),
             }
@@ -180,9 +181,9 @@ impl ShardStore for RedisSource {
         let read = async {
             let args = [scope_name(scope), after.unwrap_or_default().to_owned(), limit.max(1).to_string()];
             let answer = self.of_shard(Lane::Pages, shard, "page", &args).await?;
-            let (stand, rows, next) = match array(&answer)? {
+            let (stand, rows, next, missing) = match array(&answer)? {
                 [] => return Ok(Page::default()),
-                [stand, rows, next] => (stand, array(rows)?, text(next)?),
+                [stand, rows, next, missing] => (stand, array(rows)?, text(next)?, count(missing)?),
                 _ => return Err(other_shape().into()),
             };
             let rows = rows.chunks(2).map(|pair| match pair {
@@ -191,7 +192,7 @@ impl ShardStore for RedisSource {
             });
             let rows = rows.collect::<Read<Vec<_>>>()?;
             let stand = Some(layout::stand_of(array(stand)?)?);
-            Ok(Page { rows, next: Some(next).filter(|next| !next.is_empty()), stand })
+            Ok(Page { rows, next: Some(next).filter(|next| !next.is_empty()), stand, missing })
         };
         self.told("read a page", read).await
     }

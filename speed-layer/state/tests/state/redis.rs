@@ -123,7 +123,10 @@ async fn large_commits_find_and_evicted_keys() {
     let tail = owner.state.shards.tail(0, 4, &[owner.scope]).await.unwrap().unwrap();
     assert_eq!(tail.found[&owner.scope], 19_999);
     let error = owner.state.shards.commit(&owner.next(["[8]", "[7]"])).await.unwrap_err();
-    assert!(matches!(&error, StoreError::Damaged(text) if text.contains("another state of key")), "{error}");
+    assert!(matches!(&error, StoreError::Damaged(text) if text.contains("keys were lost")), "{error}");
+    let page = owner.state.shards.find(0, owner.scope, &["[8]".to_owned()]).await.unwrap();
+    assert_eq!((page.rows.len(), page.missing), (1, 1));
+    assert_eq!(owner.state.shards.page(0, owner.scope, None, 1).await.unwrap().missing, 1);
     let (now, _) = owner.state.shards.meta(0).await.unwrap().unwrap();
     assert_eq!(now, meta, "nothing was written");
 

@@ -48,8 +48,16 @@ fn no_schedule_gives_a_wrong_answer() {
 }
 
 fn is_found(broken: Break) {
-    let found = (0..60 * runs()).find(|seed| matches!(explore(*seed, broken), Outcome::Wrong(_)));
+    is_found_from(broken, 0);
+}
+
+/// `first` is the seed that the search begins with: one that was found before, where they are rare. When the model
+/// changes it is searched for among the others.
+fn is_found_from(broken: Break, first: u64) {
+    let mut seeds = (first..60 * runs()).chain(0..first);
+    let found = seeds.find(|seed| matches!(explore(*seed, broken), Outcome::Wrong(_)));
     assert!(found.is_some(), "without {broken:?} no schedule gives a wrong answer");
+    println!("without {broken:?}: seed {found:?}");
 }
 
 #[test]
@@ -79,7 +87,7 @@ fn without_compare_and_set_on_shards_a_batch_counts_twice() {
 
 #[test]
 fn without_the_ledgers_revision_a_writer_does_not_notice_a_loss() {
-    is_found(Break::Revision);
+    is_found_from(Break::Revision, 44_694);
 }
 
 #[test]

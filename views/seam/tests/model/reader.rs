@@ -111,10 +111,10 @@ async fn collect(
     let scopes = choice.scopes(view);
     let mut counts = world.borrow().published.get(&(view, version))?.clone();
     for shard in 0..SHARDS {
-        let (stand, pages) = look(world, |world| world.store.page(shard, &scopes)).await;
+        let (stand, missing, pages) = look(world, |world| world.store.page(shard, &scopes)).await;
         let paged = match broken {
             Break::Stand | Break::Token => choice.txid,
-            _ => usable_page(ledger.generation, ledger.token, choice.txid, stand).ok()?,
+            _ => usable_page(ledger.generation, ledger.token, choice.txid, stand, missing).ok()?,
         };
         let mut tail = look(world, |world| world.store.tail(shard, choice.txid, &scopes)).await?;
         match broken {

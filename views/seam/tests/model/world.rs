@@ -299,11 +299,18 @@ impl Store {
         true
     }
 
-    pub fn page(&self, shard: u32, scopes: &[Scope]) -> (Option<Stand>, Vec<(Scope, String, String)>) {
+    /// Where the shard stands, how many keys it lacks, and the rows.
+    pub fn page(&self, shard: u32, scopes: &[Scope]) -> (Option<Stand>, u64, Vec<(Scope, String, String)>) {
+        let missing = |held: &Shard| {
+            let rows = |scope: &Scope| held.meta.rows.get(scope).copied().unwrap_or(0);
+            let found = |scope: &Scope| held.states.keys().filter(|(of, _)| of == scope).count() as u64;
+            scopes.iter().map(|scope| rows(scope).abs_diff(found(scope))).sum()
+        };
+        let missing = self.shards.get(&shard).map_or(0, missing);
         let stand = self.shards.get(&shard).map(|held| held.meta.stand());
         let states = self.shards.get(&shard).into_iter().flat_map(|held| &held.states);
         let asked = states.filter(|((scope, _), _)| scopes.contains(scope));
-        (stand, asked.map(|((scope, key), state)| (*scope, key.clone(), state.clone())).collect())
+        (stand, missing, asked.map(|((scope, key), state)| (*scope, key.clone(), state.clone())).collect())
     }
 
     pub fn tail(&self, shard: u32, txid: TxId, scopes: &[Scope]) -> Option<Tail> {
