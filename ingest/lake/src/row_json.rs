@@ -48,7 +48,7 @@ enum Values<'a> {
     /// Whether the type has a zone.
     Timestamp(&'a PrimitiveArray<TimestampMicrosecondType>, bool),
     Struct(&'a StructArray, Vec<Field<'a>>),
-    List(&'a ListArray, Box<Values<'a>>),
+    List(&'a ListArray, Box<Self>),
 }
 
 fn misfit(what: impl std::fmt::Display) -> LakeError {
