@@ -342,27 +342,46 @@ async fn cut_rows(engine: &Inner, catalog: &CatalogState) -> Result<Vec<Row>, Sq
     Ok(rows)
 }
 
+/// How many partitions a source's log has, and where it ends.
+async fn log_end(engine: &Inner, source: &Source) -> Result<(u32, OffsetVector), SqlError> {
+    let log = engine.parts.logs.log(source).await?;
+    let told = |error: stratus_seam::log::LogError| SqlError::new("58030", error.to_string());
+    Ok((log.partitions().await.map_err(told)?, log.end().await.map_err(told)?))
+}
+
 async fn lag_rows(engine: &Inner, catalog: &CatalogState) -> Result<Vec<Row>, SqlError> {
     let mut rows = Vec::new();
     for source in catalog.sources.values() {
-        let log = engine.parts.logs.log(source).await?;
-        let log_error = |error: stratus_seam::log::LogError| SqlError::new("58030", error.to_string());
-        let (partitions, end) =
-            (log.partitions().await.map_err(log_error)?, log.end().await.map_err(log_error)?);
         let master = engine.master(source).await?.absorbed().await.map_err(|error| lake_error(&error))?;
-        let ledger = ledger(engine, source).await?;
+        // One log or store that is away must not hide how far everything else is.
+        let unknown = |what: &str, error: &SqlError| {
+            tracing::warn!(source = source.name, "stratus.lag: the {what} cannot be asked: {error}");
+        };
+        let ledger = ledger(engine, source).await.unwrap_or_else(|error| {
+            unknown("state store", &error);
+            None
+        });
+        let (partitions, end) = match log_end(engine, source).await {
+            Ok((partitions, end)) => (partitions, Some(end)),
+            Err(error) => {
+                unknown("log", &error);
+                (master.iter().map(|(partition, _)| partition + 1).max().unwrap_or(1), None)
+            }
+        };
         let has_views = catalog.views_of(source.id).next().is_some();
         let speed = ledger.as_ref().filter(|_| has_views);
         for partition in 0..partitions {
             let mut row = |layer: &str, at: &OffsetVector, ledger: Option<&Ledger>| {
-                let (at, end) = (at.get(partition), end.get(partition));
+                let at = at.get(partition);
+                let end = end.as_ref().map(|end| end.get(partition));
+                let known = |offset: Option<u64>| offset.map_or(ScalarValue::Int64(None), bigint);
                 rows.push(vec![
                     text(&source.name),
                     text(layer),
                     int(partition),
                     bigint(at),
-                    bigint(end),
-                    bigint(end.saturating_sub(at)),
+                    known(end),
+                    known(end.map(|end| end.saturating_sub(at))),
                     ledger.map_or(ScalarValue::Utf8(None), |ledger| text(ledger.generation)),
                     ledger.map_or(ScalarValue::Utf8(None), |ledger| text(&ledger.reason)),
                 ]);
