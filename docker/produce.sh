@@ -3,7 +3,9 @@
 set -euo pipefail
 types=(view click purchase)
 while true; do
-    now=$(date +%s%3N)
+    # Milliseconds, from the shell's own clock: date has no %N in every image.
+    now=${EPOCHREALTIME//[.,]/}
+    now=${now%???}
     for _ in {1..100}; do
         printf '{"user_id":"u%d","ad_id":"ad%d","event_type":"%s","event_time":%d}\n' \
             $((RANDOM % 1000)) $((RANDOM % 20)) "${types[RANDOM % 3]}" "$now"
