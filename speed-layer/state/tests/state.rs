@@ -10,5 +10,7 @@ mod model;
 mod random;
 #[path = "state/redis.rs"]
 mod redis;
+#[path = "state/redis_waiting.rs"]
+mod redis_waiting;
 #[path = "state/stores.rs"]
 mod stores;

@@ -21,6 +21,9 @@ const PAGES: usize = 2;
 /// How long a connection may take to be made.
 const CONNECT: Duration = Duration::from_secs(5);
 
+/// Nothing was sent then.
+const NO_CONNECTION: &str = "no connection in time: the server is not reached, or does not answer";
+
 /// What a call is, for the choice of its connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Lane {
@@ -40,6 +43,8 @@ pub(super) struct Connections {
     config: AsyncConnectionConfig,
     slots: [Mutex<Slot>; SMALL + PAGES],
     turn: AtomicUsize,
+    /// How long a call may wait for a connection.
+    patience: Duration,
     namespace: String,
     /// Where the server is, without secrets.
     pub(super) server: String,
@@ -62,6 +67,7 @@ impl Connections {
             config,
             slots: Default::default(),
             turn: AtomicUsize::new(0),
+            patience: address.patience,
             namespace: address.namespace.clone(),
             server: address.server.clone(),
         })
@@ -75,22 +81,27 @@ impl Connections {
         }
     }
 
+    /// A slot's connection, made if there is none, with its number.
+    async fn connected(&self, slot: &Mutex<Slot>) -> Result<(MultiplexedConnection, u64), Trouble> {
+        let mut slot = slot.lock().await;
+        if let Some(open) = &slot.open {
+            return Ok((open.clone(), slot.made));
+        }
+        let mut made = self.client.get_multiplexed_async_connection_with_config(&self.config).await?;
+        whole::ensure(&mut made, &self.namespace).await?;
+        slot.open = Some(made.clone());
+        slot.made += 1;
+        Ok((made, slot.made))
+    }
+
     /// Runs one command once. It may have taken effect although an error is answered.
     pub(super) async fn run(&self, lane: Lane, command: &Cmd) -> Result<Value, Trouble> {
         let slot = self.slot(lane);
-        let (mut connection, made) = {
-            let mut slot = slot.lock().await;
-            if slot.open.is_none() {
-                let config = self.config.clone();
-                let mut made = self.client.get_multiplexed_async_connection_with_config(&config).await?;
-                whole::ensure(&mut made, &self.namespace).await?;
-                slot.open = Some(made);
-                slot.made += 1;
-            }
-            match &slot.open {
-                Some(open) => (open.clone(), slot.made),
-                None => return Err(Trouble::Redis(std::io::Error::other("no connection").into())),
-            }
+        // Whoever waits for one that another call is making has its own time: in line before a server that accepts
+        // connections and says nothing, each would otherwise begin a wait when the one before it has ended.
+        let (mut connection, made) = match tokio::time::timeout(self.patience, self.connected(slot)).await {
+            Ok(connected) => connected?,
+            Err(_) => return Err(Trouble::Redis(std::io::Error::other(NO_CONNECTION).into())),
         };
         let answer = command.query_async::<Value>(&mut connection).await.map_err(Trouble::from);
         if answer.as_ref().is_err_and(|trouble| !trouble.is_answer()) {
