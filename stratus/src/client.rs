@@ -9,7 +9,7 @@ use tokio_postgres::{AsyncMessage, CancelToken, Client, Config, NoTls, SimpleQue
 
 use crate::cli::ServerArguments;
 use crate::config;
-use crate::exit::{CONFIGURATION, Failure, UNAVAILABLE};
+use crate::exit::{CONFIGURATION, FAILED, Failure, UNAVAILABLE};
 
 pub(crate) use fault::Fault;
 pub(crate) use table::Table;
@@ -66,6 +66,19 @@ impl Session {
     async fn connect(target: &Config) -> Result<Self, Failure> {
         let place = place(target);
         let (client, mut connection) = target.connect(NoTls).await.map_err(|error| {
+            if let Some(told) = error.as_db_error() {
+                let message =
+                    format!("the server at {place} refuses: {} ({})", told.message(), told.code().code());
+                return Failure::new(FAILED, message);
+            }
+            if target.get_password().is_none() && error.to_string().contains("password missing") {
+                return Failure::new(
+                    FAILED,
+                    format!(
+                        "the server at {place} wants a password: set PGUSER and PGPASSWORD, or give a --url"
+                    ),
+                );
+            }
             let why =
                 std::error::Error::source(&error).map_or_else(|| error.to_string(), ToString::to_string);
             Failure::new(

@@ -14,7 +14,9 @@ const VARIABLE: &str = "STRATUS_LOG";
 /// Starts the log. Without `STRATUS_LOG` the server tells what matters; every other command only what went wrong.
 pub(crate) fn start(arguments: &Arguments) -> anyhow::Result<()> {
     let usual = match arguments.command {
-        Command::Up(_) => "warn,stratus=info",
+        Command::Up(_) | Command::Serve(_) | Command::Ingest(_) | Command::Speed(_) | Command::Batch(_) => {
+            "warn,stratus=info"
+        }
         Command::Demo(_) => "error",
         _ => "error,stratus=warn",
     };

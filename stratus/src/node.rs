@@ -143,8 +143,8 @@ impl Node {
                 true => None,
                 false => {
                     // Nobody else knows it, and it is gone with the process.
-                    let own =
-                        Login { user: "stratus-itself".to_owned(), password: Uuid::new_v4().to_string() };
+                    let user = format!("stratus-itself-{}", Uuid::new_v4());
+                    let own = Login { user, password: Uuid::new_v4().to_string() };
                     let secrets =
                         config.pg.users.iter().map(|(user, secret)| (user.clone(), secret.0.clone()));
                     let secrets = secrets.chain([(own.user.clone(), own.password.clone())]);

@@ -211,7 +211,8 @@ impl Server {
             match proved {
                 Ok(Ok(Some(Ok(())))) => {}
                 Ok(Ok(Some(Err(refused)))) => {
-                    tracing::warn!(user = request.user, "a client was refused: {refused}");
+                    // What a client calls itself is a field, which is escaped: it writes no line of its own.
+                    tracing::warn!(user = request.user, sqlstate = refused.sqlstate, "a client was refused");
                     return wire.close_with(&refused).await;
                 }
                 Ok(Ok(None) | Err(_)) | Err(_) => return,
@@ -237,7 +238,10 @@ impl Server {
         if startup::greet(&mut wire, &request, &mut parameters, &notices, process_id, secret).await.is_err() {
             return;
         }
-        tracing::debug!(process_id, user = request.user, "a client is connected");
+        match self.options.users {
+            Some(_) => tracing::info!(process_id, user = request.user, "a user is connected"),
+            None => tracing::debug!(process_id, user = request.user, "a client is connected"),
+        }
         let queries = self.options.queries.clone();
         Connection::new(wire, session, queries, backend, self.phase.clone(), parameters).run().await;
         tracing::debug!(process_id, "a client is gone");

@@ -50,12 +50,17 @@ impl Users {
             let verifier = match secret.strip_prefix(MECHANISM).and_then(|rest| rest.strip_prefix('$')) {
                 Some(rest) => Verifier::parse(rest).ok_or("the verifier is damaged"),
                 None if secret.is_empty() => Err("the password is empty"),
+                None if is_md5(&secret) => {
+                    Err("this is an MD5 hash; give a SCRAM-SHA-256 verifier, or the password")
+                }
                 None => Ok(Verifier::of(&secret, &rand::random::<[u8; 16]>(), ITERATIONS)),
             };
             let verifier = verifier.map_err(|what| UserError { user: user.clone(), what })?;
             known.insert(user, verifier);
         }
-        Ok(Self { known, mock: hmac::Key::new(hmac::HMAC_SHA256, &rand::random::<[u8; 32]>()) })
+        // Out of the configuration, so that it is the same after a restart and in every process, as real salts are.
+        let all = known.values().map(ToString::to_string).collect::<String>();
+        Ok(Self { known, mock: hmac::Key::new(hmac::HMAC_SHA256, &sha256(all.as_bytes())) })
     }
 
     /// What to keep of a password instead of the password.
@@ -119,6 +124,12 @@ impl fmt::Display for Verifier {
     }
 }
 
+/// What PostgreSQL kept of passwords before SCRAM.
+fn is_md5(secret: &str) -> bool {
+    let digits = secret.strip_prefix("md5").unwrap_or_default();
+    digits.len() == 32 && digits.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
 /// HMAC-SHA-256.
 pub(crate) fn sign(key: &[u8], message: &[u8]) -> [u8; 32] {
     let tag = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, key), message);
@@ -159,6 +170,8 @@ mod tests {
         assert!(users.find("bob").salt != users.find("eve").salt);
         let damaged = Users::new([("ann".to_owned(), "SCRAM-SHA-256$4096:hush".to_owned())]).unwrap_err();
         assert_eq!(damaged.to_string(), "user \"ann\": the verifier is damaged");
-        assert!(Users::new([("ann".to_owned(), String::new())]).is_err());
+        for secret in [String::new(), format!("md5{}", "0f".repeat(16))] {
+            assert!(Users::new([("ann".to_owned(), secret)]).is_err());
+        }
     }
 }
