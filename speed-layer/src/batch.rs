@@ -31,13 +31,19 @@ async fn read_partition(
 ) -> Result<Vec<Chunk>, SpeedError> {
     let (mut chunks, mut bytes) = (Vec::new(), 0);
     while bytes < share {
-        let chunk = log.read(partition, at, None, READ_BYTES.min(share)).await?;
+        let wanted = READ_BYTES.min(share);
+        let chunk = log.read(partition, at, None, wanted).await?;
         if chunk.records.is_empty() {
             break;
         }
         at = chunk.to;
         bytes += chunk.bytes.len();
+        // What comes in while we read goes into the next batch: waiting for it here would never end.
+        let is_short = chunk.bytes.len() < wanted / 2;
         chunks.push(chunk);
+        if is_short {
+            break;
+        }
     }
     Ok(chunks)
 }
