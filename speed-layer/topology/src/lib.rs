@@ -1,0 +1,3 @@
+//! Storm topologies over columnar streams.
+
+#![cfg_attr(test, allow(clippy::unwrap_used))]
