@@ -1,0 +1,86 @@
+//! Executors: what runs the tasks of a component, one call after the other.
+
+mod bolts;
+mod spouts;
+
+use std::{any::Any, panic::AssertUnwindSafe, time::Duration};
+
+use futures::FutureExt;
+use tokio::sync::watch;
+
+pub(crate) use bolts::{BoltExecutor, BoltTask, input_stats};
+pub(crate) use spouts::{SpoutExecutor, SpoutTask};
+
+/// What a topology is told to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Orders {
+    /// Spouts rest. Before the first activation nothing is opened or prepared.
+    Rest,
+    Work,
+    End,
+}
+
+/// The executor is to end.
+#[derive(Debug)]
+struct Ended;
+
+/// The orders of a topology, as an executor sees them.
+#[derive(Clone, Debug)]
+pub(crate) struct Command(pub(crate) watch::Receiver<Orders>);
+
+impl Command {
+    fn current(&self) -> Orders {
+        *self.0.borrow()
+    }
+
+    /// Waits until the topology is to work for the first time.
+    async fn begin(&mut self) -> Result<(), Ended> {
+        match self.0.wait_for(|orders| *orders != Orders::Rest).await.map(|orders| *orders) {
+            Ok(Orders::Work) => Ok(()),
+            _ => Err(Ended),
+        }
+    }
+
+    /// Waits until the topology is to end.
+    async fn end(&mut self) {
+        // Whoever gives orders is gone: that is an end, too.
+        let _ = self.0.wait_for(|orders| *orders == Orders::End).await;
+    }
+
+    /// Waits a while, unless the topology ends meanwhile.
+    async fn pause(&mut self, time: Duration) -> Result<(), Ended> {
+        tokio::select! {
+            () = tokio::time::sleep(time) => Ok(()),
+            () = self.end() => Err(Ended),
+        }
+    }
+}
+
+/// Longer and longer pauses after one failure behind the other.
+#[derive(Debug, Default)]
+struct Backoff(u32);
+
+impl Backoff {
+    const FIRST: Duration = Duration::from_millis(10);
+    const LONGEST: Duration = Duration::from_secs(5);
+
+    fn next(&mut self) -> Duration {
+        let pause = Self::FIRST.saturating_mul(1 << self.0.min(16)).min(Self::LONGEST);
+        self.0 += 1;
+        pause
+    }
+
+    fn reset(&mut self) {
+        self.0 = 0;
+    }
+}
+
+/// Runs a call of the user's code; a panic becomes its text.
+async fn guarded<T>(call: impl Future<Output = T>) -> Result<T, String> {
+    AssertUnwindSafe(call).catch_unwind().await.map_err(|panic| described(panic.as_ref()))
+}
+
+fn described(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(ToString::to_string);
+    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "no message".to_owned())
+}

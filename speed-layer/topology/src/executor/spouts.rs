@@ -1,0 +1,263 @@
+//! The executor of a spout's tasks.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::{sync::mpsc, time::Instant};
+
+use super::{Backoff, Command, Ended, Orders, guarded};
+use crate::{
+    acker::SpoutEvent,
+    context::TaskContext,
+    metrics::ComponentStats,
+    router::EmitError,
+    spout::{Next, Spout},
+    spout_collector::SpoutOutputCollector,
+    topology::SpoutFactory,
+};
+
+/// How long an executor rests whose spouts have nothing.
+const IDLE: Duration = Duration::from_millis(1);
+
+/// One task of a spout.
+pub(crate) struct SpoutTask {
+    pub(crate) context: TaskContext,
+    pub(crate) out: SpoutOutputCollector,
+}
+
+/// Runs some tasks of a spout.
+pub(crate) struct SpoutExecutor {
+    pub(crate) tasks: Vec<SpoutTask>,
+    pub(crate) make: SpoutFactory,
+    pub(crate) events: mpsc::UnboundedReceiver<SpoutEvent>,
+    pub(crate) command: Command,
+    pub(crate) max_pending: usize,
+    pub(crate) linger: Duration,
+    pub(crate) stats: Arc<ComponentStats>,
+}
+
+/// Why an executor stopped working with its spouts.
+enum Broken {
+    Panicked,
+    Ended,
+}
+
+impl From<Ended> for Broken {
+    fn from(_: Ended) -> Self {
+        Self::Ended
+    }
+}
+
+/// A spout with what its executor knows of it.
+struct Working {
+    spout: Box<dyn Spout>,
+    failures: Backoff,
+    /// It is not asked before this, after an error.
+    rests_until: Option<Instant>,
+}
+
+impl SpoutExecutor {
+    /// Works until the topology ends.
+    pub(crate) async fn run(mut self) {
+        if self.command.begin().await.is_err() {
+            return;
+        }
+        let mut backoff = Backoff::default();
+        loop {
+            let ended = match self.open().await {
+                Some(mut spouts) => match self.work(&mut spouts, &mut backoff).await {
+                    Broken::Ended => {
+                        for working in &mut spouts {
+                            if let Err(panic) = guarded(working.spout.close()).await {
+                                self.stats.panicked(&panic);
+                            }
+                        }
+                        true
+                    }
+                    Broken::Panicked => false,
+                },
+                None => false,
+            };
+            // New spouts know nothing of what the old ones emitted.
+            self.tasks.iter_mut().for_each(|task| task.out.forget());
+            if ended || self.command.pause(backoff.next()).await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// New spouts, ready to work; `None` if one could not be opened.
+    async fn open(&mut self) -> Option<Vec<Working>> {
+        let mut spouts = Vec::with_capacity(self.tasks.len());
+        for task in &mut self.tasks {
+            let make = &self.make;
+            let opened = guarded(async {
+                let mut spout = make();
+                spout.open(&task.context).await?;
+                spout.activate().await;
+                Ok::<_, crate::context::TaskError>(spout)
+            });
+            match opened.await {
+                Ok(Ok(spout)) => spouts.push(Working { spout, failures: Backoff::default(), rests_until: None }),
+                Ok(Err(error)) => {
+                    tracing::warn!(component = task.context.component(), %error, "a spout could not be opened");
+                    self.stats.erred(&error.to_string());
+                    return None;
+                }
+                Err(panic) => {
+                    tracing::error!(component = task.context.component(), panic, "opening a spout panicked");
+                    self.stats.panicked(&panic);
+                    return None;
+                }
+            }
+            // Whoever listens hears of it; if the topology ends, that is seen soon enough.
+            let _ = task.out.announce("startup").await;
+        }
+        Some(spouts)
+    }
+
+    async fn work(&mut self, spouts: &mut [Working], backoff: &mut Backoff) -> Broken {
+        let mut resting = false;
+        loop {
+            let round = match self.command.current() {
+                Orders::End => return Broken::Ended,
+                orders => {
+                    let rest = orders == Orders::Rest;
+                    if rest != resting {
+                        resting = rest;
+                        if let Err(panic) = turn(spouts, rest).await {
+                            return self.broken(&panic);
+                        }
+                    }
+                    self.round(spouts, resting).await
+                }
+            };
+            match round {
+                Ok(true) => {
+                    backoff.reset();
+                    // Whoever shares the thread gets its turn also if nothing here had to wait.
+                    tokio::task::consume_budget().await;
+                }
+                Ok(false) => {
+                    if let Err(broken) = self.idle(spouts, resting).await {
+                        return broken;
+                    }
+                }
+                Err(broken) => return broken,
+            }
+        }
+    }
+
+    /// Hands over what was settled and asks each spout once. Whether there was anything to do.
+    async fn round(&mut self, spouts: &mut [Working], resting: bool) -> Result<bool, Broken> {
+        let mut busy = false;
+        while let Ok(event) = self.events.try_recv() {
+            busy = true;
+            self.hand_over(spouts, event).await?;
+        }
+        for index in 0..spouts.len() {
+            busy |= self.ask(index, &mut spouts[index], resting).await?;
+        }
+        Ok(busy)
+    }
+
+    async fn ask(&mut self, index: usize, working: &mut Working, resting: bool) -> Result<bool, Broken> {
+        let SpoutTask { context, out } = &mut self.tasks[index];
+        let rests = working.rests_until.is_some_and(|until| Instant::now() < until);
+        let mut busy = false;
+        if !resting && !rests && out.pending() < self.max_pending {
+            match guarded(working.spout.next(out)).await {
+                Ok(Ok(next)) => {
+                    working.failures.reset();
+                    working.rests_until = None;
+                    busy = next == Next::Emitted;
+                }
+                Ok(Err(error)) => {
+                    if matches!(error.downcast_ref(), Some(EmitError::Stopped)) {
+                        return Err(Broken::Ended);
+                    }
+                    tracing::warn!(component = context.component(), task = context.task(), %error, "a spout failed");
+                    self.stats.erred(&error.to_string());
+                    working.rests_until = Some(Instant::now() + working.failures.next());
+                }
+                Err(panic) => return Err(self.broken(&panic)),
+            }
+        }
+        if !busy || out.lingers(self.linger) {
+            match out.flush().await {
+                Ok(()) => {}
+                Err(EmitError::Stopped) => return Err(Broken::Ended),
+                // Tuples that cannot leave are lost to this spout: it starts over and reads them again.
+                Err(error) => return Err(self.broken(&error.to_string())),
+            }
+        }
+        if !out.done.is_empty() {
+            busy = true;
+            let done = std::mem::take(&mut out.done);
+            if let Err(panic) = guarded(working.spout.acked(&done)).await {
+                return Err(self.broken(&panic));
+            }
+        }
+        Ok(busy)
+    }
+
+    async fn hand_over(&mut self, spouts: &mut [Working], event: SpoutEvent) -> Result<(), Broken> {
+        let batch = match &event {
+            SpoutEvent::Acked { batch, .. } | SpoutEvent::Failed { batch, .. } => *batch,
+        };
+        let Some(index) = self.tasks.iter().position(|task| task.context.task() == batch.task) else { return Ok(()) };
+        let out = &mut self.tasks[index].out;
+        let spout = &mut spouts[index].spout;
+        let told = match &event {
+            SpoutEvent::Acked { rows, .. } => {
+                let ids = out.settled(batch, rows);
+                guarded(spout.acked(&ids)).await
+            }
+            SpoutEvent::Failed { rows, reason, .. } => {
+                let ids = out.settled(batch, rows);
+                guarded(spout.failed(&ids, reason)).await
+            }
+        };
+        told.map_err(|panic| self.broken(&panic))
+    }
+
+    /// Waits until there may be something to do.
+    async fn idle(&mut self, spouts: &mut [Working], resting: bool) -> Result<(), Broken> {
+        let full = self.tasks.iter().all(|task| task.out.pending() >= self.max_pending);
+        let mut orders = self.command.0.clone();
+        let was = self.command.current();
+        let event = tokio::select! {
+            event = self.events.recv() => event,
+            changed = orders.wait_for(|orders| *orders != was) => match changed {
+                Ok(_) => None,
+                Err(_) => return Err(Broken::Ended),
+            },
+            // Neither a spout at rest nor one with too many pending tuples is asked, so nothing is missed.
+            () = tokio::time::sleep(IDLE), if !full && !resting => None,
+        };
+        match event {
+            Some(event) => self.hand_over(spouts, event).await,
+            None => Ok(()),
+        }
+    }
+
+    fn broken(&self, panic: &str) -> Broken {
+        tracing::error!(component = self.tasks.first().map(|task| task.context.component()), panic, "a spout panicked");
+        self.stats.panicked(panic);
+        Broken::Panicked
+    }
+}
+
+/// Tells the spouts that the topology rests or works again.
+async fn turn(spouts: &mut [Working], rest: bool) -> Result<(), String> {
+    for working in spouts {
+        let spout = &mut working.spout;
+        let told = async {
+            match rest {
+                true => spout.deactivate().await,
+                false => spout.activate().await,
+            }
+        };
+        guarded(told).await?;
+    }
+    Ok(())
+}

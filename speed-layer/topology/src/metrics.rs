@@ -1,0 +1,279 @@
+//! Exact counts of everything that moves, per component and stream.
+//!
+//! Nothing is sampled: counters move once per batch, by its rows. Latencies are histograms in microseconds with two
+//! significant digits.
+
+pub(crate) mod prometheus;
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use hdrhistogram::Histogram;
+
+use crate::{acker::FailReason, queue::QueueGauge};
+
+/// Latencies of tuples.
+#[derive(Debug)]
+pub(crate) struct Latency(Mutex<Histogram<u64>>);
+
+/// Longer ones count as this long.
+const LONGEST: Duration = Duration::from_secs(3_600);
+
+impl Default for Latency {
+    fn default() -> Self {
+        let bounds = Histogram::new_with_bounds(1, LONGEST.as_micros() as u64, 2);
+        // The bounds are constants that the library takes.
+        Self(Mutex::new(bounds.unwrap_or_else(|_| unreachable!("valid bounds"))))
+    }
+}
+
+impl Latency {
+    fn record(&self, latency: Duration, tuples: usize) {
+        let micros = latency.as_micros().min(LONGEST.as_micros()) as u64;
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).saturating_record_n(micros.max(1), tuples as u64);
+    }
+
+    fn snapshot(&self) -> LatencySnapshot {
+        let histogram = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        LatencySnapshot(histogram)
+    }
+}
+
+/// A distribution of latencies at one moment.
+#[derive(Clone, Debug)]
+pub struct LatencySnapshot(Histogram<u64>);
+
+impl LatencySnapshot {
+    /// How many tuples it holds.
+    pub fn count(&self) -> u64 {
+        self.0.len()
+    }
+
+    /// The latency that this part of the tuples (0.99: 99 of 100) did not exceed.
+    pub fn quantile(&self, quantile: f64) -> Duration {
+        Duration::from_micros(self.0.value_at_quantile(quantile))
+    }
+
+    /// The mean.
+    pub fn mean(&self) -> Duration {
+        Duration::from_nanos((self.0.mean() * 1_000.0) as u64)
+    }
+
+    /// The longest.
+    pub fn max(&self) -> Duration {
+        Duration::from_micros(self.0.max())
+    }
+
+    /// How many took at most this long.
+    pub fn count_up_to(&self, latency: Duration) -> u64 {
+        self.0.count_between(0, latency.as_micros() as u64)
+    }
+}
+
+/// What a component sent on one stream.
+#[derive(Debug, Default)]
+pub(crate) struct OutputStats {
+    emitted: AtomicU64,
+    transferred: AtomicU64,
+    acked: AtomicU64,
+    failed: AtomicU64,
+    timed_out: AtomicU64,
+    complete_latency: Latency,
+}
+
+impl OutputStats {
+    pub(crate) fn emitted(&self, tuples: usize) {
+        self.emitted.fetch_add(tuples as u64, Relaxed);
+    }
+
+    pub(crate) fn transferred(&self, tuples: usize) {
+        self.transferred.fetch_add(tuples as u64, Relaxed);
+    }
+
+    /// Trees of a spout's tuples are done.
+    pub(crate) fn completed(&self, tuples: usize, latency: Duration) {
+        self.acked.fetch_add(tuples as u64, Relaxed);
+        self.complete_latency.record(latency, tuples);
+    }
+
+    /// Trees of a spout's tuples failed.
+    pub(crate) fn failed(&self, tuples: usize, reason: &FailReason) {
+        self.failed.fetch_add(tuples as u64, Relaxed);
+        if *reason == FailReason::TimedOut {
+            self.timed_out.fetch_add(tuples as u64, Relaxed);
+        }
+    }
+}
+
+/// What a bolt did with the tuples of one stream.
+#[derive(Debug, Default)]
+pub(crate) struct InputStats {
+    executed: AtomicU64,
+    acked: AtomicU64,
+    failed: AtomicU64,
+    batches: AtomicU64,
+    execute_latency: Latency,
+}
+
+impl InputStats {
+    /// One call took `latency` for `tuples`.
+    pub(crate) fn executed(&self, tuples: usize, latency: Duration) {
+        self.executed.fetch_add(tuples as u64, Relaxed);
+        self.batches.fetch_add(1, Relaxed);
+        self.execute_latency.record(latency, tuples);
+    }
+
+    pub(crate) fn acked(&self, tuples: usize) {
+        self.acked.fetch_add(tuples as u64, Relaxed);
+    }
+
+    pub(crate) fn failed(&self, tuples: usize) {
+        self.failed.fetch_add(tuples as u64, Relaxed);
+    }
+}
+
+/// All that is counted for a component. Streams are known before it runs.
+#[derive(Debug, Default)]
+pub(crate) struct ComponentStats {
+    pub(crate) outputs: BTreeMap<String, Arc<OutputStats>>,
+    /// By (component, stream).
+    pub(crate) inputs: BTreeMap<(String, String), Arc<InputStats>>,
+    /// One per executor.
+    pub(crate) queues: Vec<QueueGauge>,
+    pub(crate) panics: AtomicU64,
+    pub(crate) errors: AtomicU64,
+    pub(crate) pending: AtomicUsize,
+    pub(crate) last_error: Mutex<Option<String>>,
+}
+
+impl ComponentStats {
+    pub(crate) fn panicked(&self, what: &str) {
+        self.panics.fetch_add(1, Relaxed);
+        self.remember(format!("panicked: {what}"));
+    }
+
+    pub(crate) fn erred(&self, what: &str) {
+        self.errors.fetch_add(1, Relaxed);
+        self.remember(what.to_owned());
+    }
+
+    fn remember(&self, what: String) {
+        *self.last_error.lock().unwrap_or_else(PoisonError::into_inner) = Some(what);
+    }
+
+    pub(crate) fn snapshot(&self) -> ComponentMetrics {
+        let outputs = self.outputs.iter().map(|(stream, stats)| {
+            let metrics = OutputMetrics {
+                emitted: stats.emitted.load(Relaxed),
+                transferred: stats.transferred.load(Relaxed),
+                acked: stats.acked.load(Relaxed),
+                failed: stats.failed.load(Relaxed),
+                timed_out: stats.timed_out.load(Relaxed),
+                complete_latency: stats.complete_latency.snapshot(),
+            };
+            (stream.clone(), metrics)
+        });
+        let inputs = self.inputs.iter().map(|(source, stats)| {
+            let metrics = InputMetrics {
+                executed: stats.executed.load(Relaxed),
+                acked: stats.acked.load(Relaxed),
+                failed: stats.failed.load(Relaxed),
+                batches: stats.batches.load(Relaxed),
+                execute_latency: stats.execute_latency.snapshot(),
+            };
+            (source.clone(), metrics)
+        });
+        ComponentMetrics {
+            outputs: outputs.collect(),
+            inputs: inputs.collect(),
+            queues: self.queues.iter().map(QueueGauge::read).collect(),
+            panics: self.panics.load(Relaxed),
+            errors: self.errors.load(Relaxed),
+            pending: self.pending.load(Relaxed),
+            last_error: self.last_error.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+        }
+    }
+}
+
+/// The counts of a topology at one moment, by component.
+#[derive(Clone, Debug, Default)]
+pub struct TopologyMetrics {
+    /// The topology's name.
+    pub topology: String,
+    /// By component.
+    pub components: BTreeMap<String, ComponentMetrics>,
+}
+
+/// The counts of a component, over all its tasks.
+#[derive(Clone, Debug)]
+pub struct ComponentMetrics {
+    /// What it sent, by stream.
+    pub outputs: BTreeMap<String, OutputMetrics>,
+    /// What it received, by the source's component and stream.
+    pub inputs: BTreeMap<(String, String), InputMetrics>,
+    /// What waits in front of each executor.
+    pub queues: Vec<QueueFill>,
+    /// Calls that panicked; each restarted an executor.
+    pub panics: u64,
+    /// Calls that returned an error.
+    pub errors: u64,
+    /// Tuples of a spout that are neither acked nor failed.
+    pub pending: usize,
+    /// The latest panic or error.
+    pub last_error: Option<String>,
+}
+
+/// Counts of an output stream, in tuples.
+#[derive(Clone, Debug)]
+pub struct OutputMetrics {
+    /// Tuples emitted.
+    pub emitted: u64,
+    /// Deliveries of them: each counts once per receiving task.
+    pub transferred: u64,
+    /// Of a spout: tuples whose trees are done.
+    pub acked: u64,
+    /// Of a spout: tuples whose trees failed, time-outs included.
+    pub failed: u64,
+    /// Of a spout: tuples whose trees ran out of time.
+    pub timed_out: u64,
+    /// Of a spout: from the emission to the end of the tree.
+    pub complete_latency: LatencySnapshot,
+}
+
+/// Counts of an input stream, in tuples.
+#[derive(Clone, Debug)]
+pub struct InputMetrics {
+    /// Tuples given to the bolt.
+    pub executed: u64,
+    /// Tuples that the bolt acked.
+    pub acked: u64,
+    /// Tuples that the bolt failed or let go.
+    pub failed: u64,
+    /// Calls.
+    pub batches: u64,
+    /// Each tuple with the length of its batch's call.
+    pub execute_latency: LatencySnapshot,
+}
+
+/// What waits in front of an executor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct QueueFill {
+    /// Rows that wait.
+    pub rows: usize,
+    /// The most rows that ever waited.
+    pub most_rows: usize,
+    /// Rows that may wait.
+    pub row_capacity: usize,
+    /// Bytes that they hold in memory.
+    pub bytes: usize,
+    /// The most bytes that were ever held.
+    pub most_bytes: usize,
+    /// Bytes that may be held; one batch larger than this passes alone.
+    pub byte_capacity: usize,
+}

@@ -1,0 +1,262 @@
+//! From an emission to the queues of those who listen.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering::SeqCst},
+};
+
+use arrow::{
+    array::{ArrayRef, RecordBatch, RecordBatchOptions, StringArray, UInt32Array},
+    compute::take_record_batch,
+    datatypes::SchemaRef,
+    error::ArrowError,
+};
+use thiserror::Error;
+
+use crate::{
+    anchors::{Anchors, Origin, lineage},
+    clock::Clock,
+    context::TaskError,
+    declare::SYSTEM_STREAM,
+    grouping::{Partitioner, Selection},
+    lineage::TaskId,
+    metrics::OutputStats,
+    queue::{Fragment, QueueSender},
+    row::RowError,
+    topology::StreamRef,
+};
+
+/// Why something could not be emitted. Nothing of it was.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum EmitError {
+    /// The component does not declare this stream.
+    #[error("component `{component}` emits to stream `{stream}`, but declares only {declared}")]
+    UnknownStream {
+        /// The emitter.
+        component: String,
+        /// The unknown stream.
+        stream: String,
+        /// What it declares.
+        declared: String,
+    },
+    /// The rows are not what was declared.
+    #[error("rows for stream `{stream}` have {found}, but {expected} is declared")]
+    Schema {
+        /// The stream.
+        stream: StreamRef,
+        /// The declared fields.
+        expected: String,
+        /// The rows' fields.
+        found: String,
+    },
+    /// A tuple cannot be a row of the stream.
+    #[error("a tuple for stream `{stream}`: {source}")]
+    Row {
+        /// The stream.
+        stream: StreamRef,
+        /// What is wrong.
+        source: RowError,
+    },
+    /// There are fewer or more anchors or ids than rows.
+    #[error("{rows} rows for stream `{stream}` came with {given} {what}: there must be one for each")]
+    Count {
+        /// The stream.
+        stream: StreamRef,
+        /// The rows.
+        rows: usize,
+        /// The anchors or ids.
+        given: usize,
+        /// Which of both.
+        what: &'static str,
+    },
+    /// A direct stream needs a task, and only a direct stream takes one.
+    #[error("stream `{stream}` is {declared}: use {instead}")]
+    Direct {
+        /// The stream.
+        stream: StreamRef,
+        /// How it is declared.
+        declared: &'static str,
+        /// What to call.
+        instead: &'static str,
+    },
+    /// The named task does not listen to the stream.
+    #[error("task {task} does not listen to stream `{stream}`")]
+    NotListening {
+        /// The stream.
+        stream: StreamRef,
+        /// The task.
+        task: TaskId,
+    },
+    /// A custom grouping failed.
+    #[error("the grouping of stream `{stream}` failed: {source}")]
+    Grouping {
+        /// The stream.
+        stream: StreamRef,
+        /// What it said.
+        source: TaskError,
+    },
+    /// Arrow could not copy rows.
+    #[error(transparent)]
+    Arrow(#[from] ArrowError),
+    /// The topology has ended.
+    #[error("the topology is being stopped")]
+    Stopped,
+}
+
+/// One listener of a stream.
+pub(crate) struct Route {
+    pub(crate) targets: Vec<(TaskId, QueueSender)>,
+    pub(crate) partitioner: Partitioner,
+}
+
+/// An output stream of a task.
+pub(crate) struct OutStream {
+    pub(crate) name: Arc<StreamRef>,
+    pub(crate) schema: SchemaRef,
+    pub(crate) direct: bool,
+    pub(crate) stats: Arc<OutputStats>,
+    pub(crate) routes: Vec<Route>,
+}
+
+/// The output side of a task.
+pub(crate) struct Router {
+    pub(crate) task: TaskId,
+    pub(crate) streams: Vec<OutStream>,
+    pub(crate) batch_rows: usize,
+    /// Fragments of the topology that are sent and not yet worked off.
+    pub(crate) in_flight: Arc<AtomicUsize>,
+    pub(crate) ids: fastrand::Rng,
+    pub(crate) clock: Clock,
+}
+
+/// Fragments with the queues that they go to.
+pub(crate) type Outgoing = Vec<(QueueSender, Fragment)>;
+
+impl Router {
+    /// The place of a declared stream.
+    pub(crate) fn stream(&self, id: &str) -> Result<usize, EmitError> {
+        self.streams.iter().position(|stream| stream.name.stream == id).ok_or_else(|| {
+            let declared: Vec<&str> = self.streams.iter().map(|stream| stream.name.stream.as_str()).collect();
+            EmitError::UnknownStream {
+                component: self.streams.first().map_or_else(String::new, |stream| stream.name.component.clone()),
+                stream: id.to_owned(),
+                declared: declared.join(", "),
+            }
+        })
+    }
+
+    /// The rows with the stream's own schema, if they fit it by names and types.
+    pub(crate) fn checked(&self, stream: usize, rows: RecordBatch) -> Result<RecordBatch, EmitError> {
+        let OutStream { schema, name, .. } = &self.streams[stream];
+        if Arc::ptr_eq(schema, rows.schema_ref()) {
+            return Ok(rows);
+        }
+        let described = |schema: &SchemaRef| {
+            let fields: Vec<String> =
+                schema.fields().iter().map(|field| format!("{}: {}", field.name(), field.data_type())).collect();
+            format!("({})", fields.join(", "))
+        };
+        let found = rows.schema();
+        let fits = found.fields().len() == schema.fields().len()
+            && found.fields().iter().zip(schema.fields()).all(|(found, declared)| {
+                found.name() == declared.name() && found.data_type() == declared.data_type()
+            });
+        if !fits {
+            return Err(EmitError::Schema {
+                stream: (**name).clone(),
+                expected: described(schema),
+                found: described(&found),
+            });
+        }
+        let options = RecordBatchOptions::new().with_row_count(Some(rows.num_rows()));
+        Ok(RecordBatch::try_new_with_options(Arc::clone(schema), rows.columns().to_vec(), &options)?)
+    }
+
+    /// Says what goes where; nothing is sent yet. `to` is the task for a direct stream.
+    pub(crate) fn plan(
+        &mut self,
+        stream: usize,
+        rows: &RecordBatch,
+        to: Option<TaskId>,
+        mut origin: Origin<'_>,
+    ) -> Result<Outgoing, EmitError> {
+        let OutStream { name, direct, stats, routes, .. } = &mut self.streams[stream];
+        match (*direct, to) {
+            (true, None) => {
+                let (declared, instead) = ("direct", "emit_direct with the receiving task");
+                return Err(EmitError::Direct { stream: (**name).clone(), declared, instead });
+            }
+            (false, Some(_)) => {
+                let (declared, instead) = ("not direct", "emit");
+                return Err(EmitError::Direct { stream: (**name).clone(), declared, instead });
+            }
+            _ => {}
+        }
+        let mut outgoing = Vec::new();
+        let mut parts = Vec::new();
+        for base in (0..rows.num_rows()).step_by(self.batch_rows) {
+            let count = self.batch_rows.min(rows.num_rows() - base);
+            let piece = if count == rows.num_rows() { rows.clone() } else { rows.slice(base, count) };
+            for route in routes.iter_mut() {
+                parts.clear();
+                match to {
+                    Some(to) => {
+                        let target = route.targets.iter().position(|(task, _)| *task == to);
+                        parts.extend(target.map(|target| (target, Selection::All)));
+                    }
+                    None => {
+                        let grouped = route.partitioner.partition(&piece, &mut parts);
+                        grouped.map_err(|source| EmitError::Grouping { stream: (**name).clone(), source })?;
+                    }
+                }
+                for (target, selection) in parts.drain(..) {
+                    let lineage = lineage(&mut origin, base, count, &selection, &mut self.ids);
+                    let rows = selected(&piece, selection)?;
+                    stats.transferred(rows.num_rows());
+                    let (to, queue) = &route.targets[target];
+                    let fragment = Fragment { to: *to, from: self.task, stream: Arc::clone(name), rows, lineage };
+                    outgoing.push((queue.clone(), fragment));
+                }
+            }
+        }
+        if let (Some(task), true) = (to, outgoing.is_empty() && rows.num_rows() > 0) {
+            return Err(EmitError::NotListening { stream: (**name).clone(), task });
+        }
+        stats.emitted(rows.num_rows());
+        Ok(outgoing)
+    }
+
+    /// Tells who listens to the component's system stream what befell the task.
+    pub(crate) async fn announce(&mut self, event: &str) -> Result<(), EmitError> {
+        let stream = self.stream(SYSTEM_STREAM)?;
+        let events: ArrayRef = Arc::new(StringArray::from(vec![event]));
+        let rows = RecordBatch::try_new(Arc::clone(&self.streams[stream].schema), vec![events])?;
+        let outgoing = self.plan(stream, &rows, None, Origin::Anchors(Anchors::None))?;
+        self.send(outgoing).await
+    }
+
+    /// Sends what was planned, in order; waits wherever there is no room.
+    pub(crate) async fn send(&mut self, outgoing: Outgoing) -> Result<(), EmitError> {
+        for (queue, fragment) in outgoing {
+            self.in_flight.fetch_add(1, SeqCst);
+            queue.send(fragment).await.map_err(|_| EmitError::Stopped)?;
+        }
+        Ok(())
+    }
+}
+
+/// A part of a batch smaller than this has its rows copied, so that it does not keep the memory of the whole.
+const SHARE: usize = 4;
+
+fn selected(batch: &RecordBatch, selection: Selection) -> Result<RecordBatch, ArrowError> {
+    match selection {
+        Selection::All => Ok(batch.clone()),
+        Selection::Slice { offset, rows } if rows * SHARE >= batch.num_rows() => Ok(batch.slice(offset, rows)),
+        Selection::Slice { offset, rows } => {
+            let chosen = UInt32Array::from_iter_values((offset..offset + rows).map(|row| row as u32));
+            take_record_batch(batch, &chosen)
+        }
+        Selection::Rows(rows) => take_record_batch(batch, &UInt32Array::from(rows)),
+    }
+}
