@@ -44,7 +44,12 @@ impl fmt::Display for FailReason {
 #[derive(Debug)]
 pub(crate) enum AckMessage {
     /// A spout emitted a batch; `values` are the XOR of each row's first edges. It is sent before any of its rows.
-    Begin { batch: RootBatch, values: Vec<u64>, spout: mpsc::UnboundedSender<SpoutEvent>, stats: Arc<OutputStats> },
+    Begin {
+        batch: RootBatch,
+        values: Vec<u64>,
+        spout: mpsc::UnboundedSender<SpoutEvent>,
+        stats: Arc<OutputStats>,
+    },
     /// To be XORed in: (row, value).
     Ack { batch: RootBatch, values: Vec<(u32, u64)> },
     /// Rows that failed.
@@ -115,7 +120,11 @@ pub(crate) struct Acker {
 }
 
 impl Acker {
-    pub(crate) fn new(messages: mpsc::UnboundedReceiver<AckMessage>, clock: Clock, timeout: Duration) -> Self {
+    pub(crate) fn new(
+        messages: mpsc::UnboundedReceiver<AckMessage>,
+        clock: Clock,
+        timeout: Duration,
+    ) -> Self {
         Self { messages, clock, timeout, pending: HashMap::new(), deadlines: BTreeSet::new() }
     }
 
@@ -256,7 +265,9 @@ impl Acker {
     /// Fails what is out of time.
     fn expire(&mut self) {
         let now = self.clock.now();
-        while let Some((deadline, batch)) = self.deadlines.first().copied().filter(|(deadline, _)| *deadline <= now) {
+        while let Some((deadline, batch)) =
+            self.deadlines.first().copied().filter(|(deadline, _)| *deadline <= now)
+        {
             self.deadlines.remove(&(deadline, batch));
             let Some(pending) = self.pending.get_mut(&batch) else { continue };
             let open = (0..pending.values.len() as u32).filter(|row| !pending.settled[*row as usize]);
@@ -264,7 +275,8 @@ impl Acker {
             let due = |row: &u32| deadlines.is_none_or(|deadlines| deadlines[*row as usize] <= now);
             let (late, in_time): (Vec<u32>, Vec<u32>) = open.partition(due);
             // Each of these was reset, or there would be none.
-            let next = in_time.iter().filter_map(|row| deadlines.map(|deadlines| deadlines[*row as usize])).min();
+            let next =
+                in_time.iter().filter_map(|row| deadlines.map(|deadlines| deadlines[*row as usize])).min();
             if let Some(next) = next {
                 pending.deadline = next;
                 self.deadlines.insert((next, batch));

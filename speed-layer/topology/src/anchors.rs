@@ -60,7 +60,11 @@ pub(crate) fn lineage(
     }
 }
 
-fn of_rows(origin: &mut Origin<'_>, rows: impl ExactSizeIterator<Item = usize>, ids: &mut fastrand::Rng) -> Lineage {
+fn of_rows(
+    origin: &mut Origin<'_>,
+    rows: impl ExactSizeIterator<Item = usize>,
+    ids: &mut fastrand::Rng,
+) -> Lineage {
     match origin {
         Origin::Roots { batch, values } => {
             let edges = rows.map(|row| {
@@ -81,7 +85,8 @@ fn of_rows(origin: &mut Origin<'_>, rows: impl ExactSizeIterator<Item = usize>, 
             let mut merge = Merge::default();
             for _ in rows {
                 for tuples in every.iter() {
-                    (0..tuples.len()).for_each(|row| merge.add(&tuples.delivery, tuples.delivery_row(row), ids));
+                    (0..tuples.len())
+                        .for_each(|row| merge.add(&tuples.delivery, tuples.delivery_row(row), ids));
                 }
                 merge.end_row();
             }
@@ -101,7 +106,11 @@ fn of_rows(origin: &mut Origin<'_>, rows: impl ExactSizeIterator<Item = usize>, 
 }
 
 /// One anchor for each row, all in one delivery.
-fn of_one(delivery: &Delivery, rows: impl ExactSizeIterator<Item = usize>, ids: &mut fastrand::Rng) -> Lineage {
+fn of_one(
+    delivery: &Delivery,
+    rows: impl ExactSizeIterator<Item = usize>,
+    ids: &mut fastrand::Rng,
+) -> Lineage {
     let from = delivery.lineage();
     if from.is_unanchored() {
         return Lineage::unanchored();

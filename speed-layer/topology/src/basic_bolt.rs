@@ -92,7 +92,9 @@ impl BasicOutputCollector<'_> {
     pub fn emit_to(&mut self, stream: &str, tuple: impl Row) -> Result<(), TaskError> {
         let Some(output) = self.streams.iter_mut().find(|output| output.stream == stream) else {
             let declared: Vec<&str> = self.streams.iter().map(|output| output.stream.as_str()).collect();
-            return Err(format!("stream `{stream}` is not declared, there are: {}", declared.join(", ")).into());
+            return Err(
+                format!("stream `{stream}` is not declared, there are: {}", declared.join(", ")).into()
+            );
         };
         output.rows.append(tuple)?;
         output.anchors.push(self.row);
@@ -115,7 +117,12 @@ impl<B: BasicBolt> PerTuple<B> {
     }
 
     /// Sends what waits in streams with at least so many rows.
-    async fn send(&mut self, input: Option<&Tuples>, least: usize, out: &mut OutputCollector) -> Result<(), EmitError> {
+    async fn send(
+        &mut self,
+        input: Option<&Tuples>,
+        least: usize,
+        out: &mut OutputCollector,
+    ) -> Result<(), EmitError> {
         for output in self.streams.iter_mut().filter(|output| output.rows.len() >= least.max(1)) {
             let rows = output.rows.finish();
             let anchors = match input {
@@ -158,7 +165,9 @@ impl<B: BasicBolt> Bolt for PerTuple<B> {
         }
         for tuple in input.iter() {
             let row = tuple.row() as u32;
-            if let Err(error) = self.bolt.execute(tuple, &mut BasicOutputCollector { streams: &mut self.streams, row }) {
+            if let Err(error) =
+                self.bolt.execute(tuple, &mut BasicOutputCollector { streams: &mut self.streams, row })
+            {
                 out.fail_rows(&input, &[row], error);
             }
             let full = |output: &Output| output.rows.len() >= self.batch_rows;

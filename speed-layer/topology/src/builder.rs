@@ -11,10 +11,7 @@ use thiserror::Error;
 use crate::{
     bolt::Bolt,
     config::{ComponentConfig, TopologyConfig},
-    declare::{
-        DEFAULT_STREAM, OutputFieldsDeclarer, SYSTEM_STREAM, StreamDeclaration,
-        system_schema,
-    },
+    declare::{DEFAULT_STREAM, OutputFieldsDeclarer, SYSTEM_STREAM, StreamDeclaration, system_schema},
     grouping::Grouping,
     hash::hash_rows,
     lineage::TaskId,
@@ -43,7 +40,9 @@ pub enum TopologyError {
         id: String,
     },
     /// Neither zero executors nor fewer tasks than executors make sense.
-    #[error("component `{component}` has {executors} executors for {tasks} tasks: at least one of each, and no executor without a task")]
+    #[error(
+        "component `{component}` has {executors} executors for {tasks} tasks: at least one of each, and no executor without a task"
+    )]
     Parallelism {
         /// The component.
         component: String,
@@ -64,7 +63,9 @@ pub enum TopologyError {
         component: String,
     },
     /// A subscription names a stream that its component does not declare.
-    #[error("bolt `{bolt}` listens to stream `{stream}` of component `{component}`, which declares only {declared}")]
+    #[error(
+        "bolt `{bolt}` listens to stream `{stream}` of component `{component}`, which declares only {declared}"
+    )]
     UnknownStream {
         /// The listener.
         bolt: String,
@@ -76,7 +77,9 @@ pub enum TopologyError {
         declared: String,
     },
     /// A grouping names a field that the stream does not have.
-    #[error("bolt `{bolt}` groups stream `{stream}` by field `{field}`, which it does not have: its fields are {declared}")]
+    #[error(
+        "bolt `{bolt}` groups stream `{stream}` by field `{field}`, which it does not have: its fields are {declared}"
+    )]
     UnknownField {
         /// The listener.
         bolt: String,
@@ -88,7 +91,9 @@ pub enum TopologyError {
         declared: String,
     },
     /// A grouping by no field at all.
-    #[error("bolt `{bolt}` groups stream `{stream}` by no field: name at least one, or use the global grouping")]
+    #[error(
+        "bolt `{bolt}` groups stream `{stream}` by no field: name at least one, or use the global grouping"
+    )]
     NoField {
         /// The listener.
         bolt: String,
@@ -96,7 +101,9 @@ pub enum TopologyError {
         stream: StreamRef,
     },
     /// Values of a field's type have no hash.
-    #[error("bolt `{bolt}` groups stream `{stream}` by field `{field}` of type {kind}, which cannot be hashed")]
+    #[error(
+        "bolt `{bolt}` groups stream `{stream}` by field `{field}` of type {kind}, which cannot be hashed"
+    )]
     UnhashableField {
         /// The listener.
         bolt: String,
@@ -108,7 +115,9 @@ pub enum TopologyError {
         kind: String,
     },
     /// Only direct streams take the direct grouping, and only that.
-    #[error("bolt `{bolt}` listens to stream `{stream}` by the {grouping} grouping, but the stream is {declared}")]
+    #[error(
+        "bolt `{bolt}` listens to stream `{stream}` by the {grouping} grouping, but the stream is {declared}"
+    )]
     Direct {
         /// The listener.
         bolt: String,
@@ -201,7 +210,8 @@ impl TopologyBuilder {
     }
 
     fn add(&mut self, id: &str, part: Part, executors: usize) -> &mut Draft {
-        let draft = Draft { part, executors, tasks: None, inputs: Vec::new(), over: ComponentConfig::default() };
+        let draft =
+            Draft { part, executors, tasks: None, inputs: Vec::new(), over: ComponentConfig::default() };
         self.components.push((id.to_owned(), draft));
         let last = self.components.len() - 1;
         &mut self.components[last].1
@@ -247,7 +257,11 @@ impl Draft {
     fn component(&self, id: &str) -> Result<Component, TopologyError> {
         let tasks = self.tasks.unwrap_or(self.executors);
         if self.executors == 0 || tasks < self.executors {
-            return Err(TopologyError::Parallelism { component: id.to_owned(), executors: self.executors, tasks });
+            return Err(TopologyError::Parallelism {
+                component: id.to_owned(),
+                executors: self.executors,
+                tasks,
+            });
         }
         let mut declarer = OutputFieldsDeclarer::default();
         let config = match &self.part {
@@ -402,7 +416,12 @@ fn check_input(
     };
     if stream.direct != matches!(input.grouping, Grouping::Direct) {
         let declared = if stream.direct { "direct" } else { "not direct" };
-        return Err(TopologyError::Direct { bolt, stream: source.clone(), grouping: input.grouping.name(), declared });
+        return Err(TopologyError::Direct {
+            bolt,
+            stream: source.clone(),
+            grouping: input.grouping.name(),
+            declared,
+        });
     }
     let Some(fields) = input.grouping.key() else { return Ok(()) };
     if fields.is_empty() {
@@ -410,13 +429,24 @@ fn check_input(
     }
     for field in fields {
         let Ok(declared) = stream.schema.field_with_name(field) else {
-            let declared: Vec<&str> = stream.schema.fields().iter().map(|field| field.name().as_str()).collect();
+            let declared: Vec<&str> =
+                stream.schema.fields().iter().map(|field| field.name().as_str()).collect();
             let declared = declared.join(", ");
-            return Err(TopologyError::UnknownField { bolt, stream: source.clone(), field: field.clone(), declared });
+            return Err(TopologyError::UnknownField {
+                bolt,
+                stream: source.clone(),
+                field: field.clone(),
+                declared,
+            });
         };
         if hash_rows(&[new_empty_array(declared.data_type())], &mut Vec::new()).is_err() {
             let kind = declared.data_type().to_string();
-            return Err(TopologyError::UnhashableField { bolt, stream: source.clone(), field: field.clone(), kind });
+            return Err(TopologyError::UnhashableField {
+                bolt,
+                stream: source.clone(),
+                field: field.clone(),
+                kind,
+            });
         }
     }
     Ok(())
@@ -441,4 +471,3 @@ fn check_cycles(components: &BTreeMap<String, Component>) -> Result<(), Topology
     let names: Vec<String> = left.iter().map(|id| format!("`{id}`")).collect();
     Err(TopologyError::Cycle(names.join(", ")))
 }
-

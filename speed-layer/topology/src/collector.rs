@@ -56,7 +56,12 @@ impl OutputCollector {
     /// # Errors
     ///
     /// The stream is unknown or direct, the rows or anchors do not fit, or the topology ends.
-    pub async fn emit(&mut self, stream: &str, rows: RecordBatch, anchors: Anchors<'_>) -> Result<(), EmitError> {
+    pub async fn emit(
+        &mut self,
+        stream: &str,
+        rows: RecordBatch,
+        anchors: Anchors<'_>,
+    ) -> Result<(), EmitError> {
         self.emit_to(stream, rows, None, anchors).await
     }
 
@@ -178,7 +183,8 @@ impl OutputCollector {
             let outgoing = if anchors.is_empty() {
                 self.router.plan(stream, &rows, None, Origin::Anchors(Anchors::None))?
             } else {
-                let tuples: Vec<Tuple<'_>> = anchors.iter().map(|(tuples, row)| Tuple { tuples, row: *row }).collect();
+                let tuples: Vec<Tuple<'_>> =
+                    anchors.iter().map(|(tuples, row)| Tuple { tuples, row: *row }).collect();
                 let lists: Vec<Vec<Tuple<'_>>> =
                     starts.windows(2).map(|range| tuples[range[0]..range[1]].to_vec()).collect();
                 self.router.plan(stream, &rows, None, Origin::Anchors(Anchors::Lists(&lists)))?

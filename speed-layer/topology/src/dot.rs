@@ -16,7 +16,11 @@ impl Topology {
                 let _ = write!(size, " of {tasks} tasks");
             }
             let id = quoted(id);
-            let _ = writeln!(dot, "  {id} [shape={shape}, label={}];", quoted(&format!("{}\\n{size}", unquoted(&id))));
+            let _ = writeln!(
+                dot,
+                "  {id} [shape={shape}, label={}];",
+                quoted(&format!("{}\\n{size}", unquoted(&id)))
+            );
         }
         for (id, component) in &self.components {
             for input in &component.inputs {

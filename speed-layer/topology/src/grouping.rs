@@ -160,7 +160,11 @@ enum Rule {
 }
 
 impl Partitioner {
-    pub(crate) fn new(grouping: &Grouping, context: &GroupingContext, column: impl Fn(&str) -> usize) -> Self {
+    pub(crate) fn new(
+        grouping: &Grouping,
+        context: &GroupingContext,
+        column: impl Fn(&str) -> usize,
+    ) -> Self {
         let targets = context.targets.len();
         let columns = |fields: &[String]| fields.iter().map(|field| column(field)).collect();
         let rule = match grouping {
@@ -168,7 +172,9 @@ impl Partitioner {
                 Rule::Shuffle(Shuffle::new(targets, context.from as usize))
             }
             Grouping::Fields(fields) => Rule::Hash { columns: columns(fields) },
-            Grouping::PartialKey(fields) => Rule::TwoChoices { columns: columns(fields), sent: vec![0; targets] },
+            Grouping::PartialKey(fields) => {
+                Rule::TwoChoices { columns: columns(fields), sent: vec![0; targets] }
+            }
             Grouping::Global => Rule::First,
             Grouping::All => Rule::Every,
             Grouping::Direct => Rule::Named,
@@ -194,7 +200,9 @@ impl Partitioner {
             // A direct stream's batches go where their emitter says.
             Rule::Named => {}
             Rule::Shuffle(shuffle) => shuffle.cut(count, parts),
-            Rule::Hash { .. } | Rule::TwoChoices { .. } if self.targets == 1 => parts.push((0, Selection::All)),
+            Rule::Hash { .. } | Rule::TwoChoices { .. } if self.targets == 1 => {
+                parts.push((0, Selection::All))
+            }
             Rule::Hash { columns } => {
                 hash(rows, columns, &mut self.hashes)?;
                 let targets = self.targets as u64;

@@ -88,7 +88,8 @@ pub use collector::OutputCollector;
 pub use config::{ComponentConfig, TopologyConfig};
 pub use context::{TaskContext, TaskError};
 pub use declare::{
-    DEFAULT_STREAM, OutputFieldsDeclarer, SYSTEM_COMPONENT, SYSTEM_STREAM, StreamDeclaration, TICK_STREAM, fields,
+    DEFAULT_STREAM, OutputFieldsDeclarer, SYSTEM_COMPONENT, SYSTEM_STREAM, StreamDeclaration, TICK_STREAM,
+    fields,
 };
 pub use grouping::{CustomGrouping, Grouping, GroupingContext, TaskChoice};
 pub use hash::{Unhashable, hash_rows};
@@ -97,7 +98,7 @@ pub use metrics::{
     ComponentMetrics, InputMetrics, LatencySnapshot, OutputMetrics, QueueFill, TopologyMetrics,
 };
 pub use router::EmitError;
-pub use row::{Row, RowBuilder, RowError};
+pub use row::{ColumnBuilder, Row, RowBuilder, RowError, ToCell};
 pub use spout::{MessageId, Next, Spout};
 pub use spout_collector::{MessageIds, SpoutOutputCollector};
 pub use topology::{Component, StreamRef, Subscription, Topology};

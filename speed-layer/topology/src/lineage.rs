@@ -88,7 +88,8 @@ impl LineageChain {
                 end += lineage.of_row(row).len() as u32;
             }
         }
-        self.edges.extend(lineage.edges.iter().map(|edge| Edge { batch: places[edge.batch as usize], ..*edge }));
+        self.edges
+            .extend(lineage.edges.iter().map(|edge| Edge { batch: places[edge.batch as usize], ..*edge }));
         self.rows += rows;
     }
 
@@ -136,16 +137,28 @@ mod tests {
 
     #[test]
     fn a_chain_keeps_each_rows_roots() {
-        let parts =
-            [lineage(7, &[&[0], &[1]]), lineage(8, &[&[0, 1], &[], &[2]]), lineage(7, &[&[5]]), Lineage::unanchored()];
+        let parts = [
+            lineage(7, &[&[0], &[1]]),
+            lineage(8, &[&[0, 1], &[], &[2]]),
+            lineage(7, &[&[5]]),
+            Lineage::unanchored(),
+        ];
         let rows = [2, 3, 1, 2];
         let mut chain = LineageChain::default();
         for (part, rows) in parts.iter().zip(rows) {
             chain.push(part, rows);
         }
         let whole = chain.finish();
-        let expected: Vec<Vec<(u64, u32)>> =
-            vec![vec![(7, 0)], vec![(7, 1)], vec![(8, 0), (8, 1)], vec![], vec![(8, 2)], vec![(7, 5)], vec![], vec![]];
+        let expected: Vec<Vec<(u64, u32)>> = vec![
+            vec![(7, 0)],
+            vec![(7, 1)],
+            vec![(8, 0), (8, 1)],
+            vec![],
+            vec![(8, 2)],
+            vec![(7, 5)],
+            vec![],
+            vec![],
+        ];
         let found: Vec<_> = (0..8).map(|row| roots(&whole, row)).collect();
         assert_eq!(found, expected);
         assert_eq!(whole.batches.len(), 2);

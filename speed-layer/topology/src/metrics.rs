@@ -36,7 +36,10 @@ impl Default for Latency {
 impl Latency {
     fn record(&self, latency: Duration, tuples: usize) {
         let micros = latency.as_micros().min(LONGEST.as_micros()) as u64;
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).saturating_record_n(micros.max(1), tuples as u64);
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .saturating_record_n(micros.max(1), tuples as u64);
     }
 
     fn snapshot(&self) -> LatencySnapshot {

@@ -45,7 +45,8 @@ struct Room {
 impl Room {
     fn fill(&self) -> (usize, usize) {
         let rows = self.row_capacity as usize - self.rows.available_permits().min(self.row_capacity as usize);
-        let bytes = self.byte_capacity as usize - self.bytes.available_permits().min(self.byte_capacity as usize);
+        let bytes =
+            self.byte_capacity as usize - self.bytes.available_permits().min(self.byte_capacity as usize);
         (rows, bytes)
     }
 }

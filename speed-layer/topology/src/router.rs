@@ -139,7 +139,10 @@ impl Router {
         self.streams.iter().position(|stream| stream.name.stream == id).ok_or_else(|| {
             let declared: Vec<&str> = self.streams.iter().map(|stream| stream.name.stream.as_str()).collect();
             EmitError::UnknownStream {
-                component: self.streams.first().map_or_else(String::new, |stream| stream.name.component.clone()),
+                component: self
+                    .streams
+                    .first()
+                    .map_or_else(String::new, |stream| stream.name.component.clone()),
                 stream: id.to_owned(),
                 declared: declared.join(", "),
             }
@@ -153,8 +156,11 @@ impl Router {
             return Ok(rows);
         }
         let described = |schema: &SchemaRef| {
-            let fields: Vec<String> =
-                schema.fields().iter().map(|field| format!("{}: {}", field.name(), field.data_type())).collect();
+            let fields: Vec<String> = schema
+                .fields()
+                .iter()
+                .map(|field| format!("{}: {}", field.name(), field.data_type()))
+                .collect();
             format!("({})", fields.join(", "))
         };
         let found = rows.schema();
@@ -215,7 +221,8 @@ impl Router {
                     let rows = selected(&piece, selection)?;
                     stats.transferred(rows.num_rows());
                     let (to, queue) = &route.targets[target];
-                    let fragment = Fragment { to: *to, from: self.task, stream: Arc::clone(name), rows, lineage };
+                    let fragment =
+                        Fragment { to: *to, from: self.task, stream: Arc::clone(name), rows, lineage };
                     outgoing.push((queue.clone(), fragment));
                 }
             }
@@ -252,7 +259,9 @@ const SHARE: usize = 4;
 fn selected(batch: &RecordBatch, selection: Selection) -> Result<RecordBatch, ArrowError> {
     match selection {
         Selection::All => Ok(batch.clone()),
-        Selection::Slice { offset, rows } if rows * SHARE >= batch.num_rows() => Ok(batch.slice(offset, rows)),
+        Selection::Slice { offset, rows } if rows * SHARE >= batch.num_rows() => {
+            Ok(batch.slice(offset, rows))
+        }
         Selection::Slice { offset, rows } => {
             let chosen = UInt32Array::from_iter_values((offset..offset + rows).map(|row| row as u32));
             take_record_batch(batch, &chosen)

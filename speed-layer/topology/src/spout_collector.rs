@@ -138,8 +138,8 @@ impl SpoutOutputCollector {
         let declared = &self.router.streams[stream];
         let wrong = |source| EmitError::Row { stream: (*declared.name).clone(), source };
         if self.buffers[stream].is_none() {
-            let rows =
-                RowBuilder::new(Arc::clone(&declared.schema), self.router.batch_rows.min(1_024)).map_err(wrong)?;
+            let rows = RowBuilder::new(Arc::clone(&declared.schema), self.router.batch_rows.min(1_024))
+                .map_err(wrong)?;
             self.buffers[stream] = Some(Buffer { rows, ids: Vec::new(), since: Duration::ZERO });
         }
         let Some(buffer) = &mut self.buffers[stream] else { return Ok(()) };
@@ -243,7 +243,9 @@ impl SpoutOutputCollector {
     pub(crate) fn forget(&mut self) {
         self.ackers.forget(self.router.task, self.next_batch);
         self.pending.clear();
-        self.stats.pending.fetch_sub(std::mem::take(&mut self.pending_rows), std::sync::atomic::Ordering::SeqCst);
+        self.stats
+            .pending
+            .fetch_sub(std::mem::take(&mut self.pending_rows), std::sync::atomic::Ordering::SeqCst);
         self.buffers.iter_mut().for_each(|buffer| *buffer = None);
         self.done.clear();
     }

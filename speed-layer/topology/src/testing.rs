@@ -91,7 +91,9 @@ impl FixedSpout {
             let first = fixed.rows.as_ref().map_or(0, RecordBatch::num_rows);
             fixed.waiting.extend((first..first + rows.num_rows()).map(|id| id as MessageId));
             let joined = match fixed.rows.take() {
-                Some(before) => arrow::compute::concat_batches(&self.schema, [&before, &rows]).unwrap_or(before),
+                Some(before) => {
+                    arrow::compute::concat_batches(&self.schema, [&before, &rows]).unwrap_or(before)
+                }
                 None => rows,
             };
             fixed.rows = Some(joined);
@@ -249,7 +251,8 @@ pub async fn complete_topology(
     while !(done() && cluster.is_idle("completing")?) {
         if tokio::time::Instant::now() > deadline {
             let open = spouts.iter().filter(|(_, spout)| !spout.is_done());
-            let open: Vec<String> = open.map(|(id, spout)| format!("`{id}`: {} acked", spout.acked().len())).collect();
+            let open: Vec<String> =
+                open.map(|(id, spout)| format!("`{id}`: {} acked", spout.acked().len())).collect();
             cluster.kill("completing", Duration::ZERO).await?;
             return Err(CompletionError::TimedOut { after: patience, open: open.join(", ") });
         }

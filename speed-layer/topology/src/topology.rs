@@ -110,7 +110,11 @@ impl Topology {
     }
 
     /// Who listens to a stream.
-    pub(crate) fn listeners(&self, component: &str, stream: &str) -> impl Iterator<Item = (&str, &Subscription)> {
+    pub(crate) fn listeners(
+        &self,
+        component: &str,
+        stream: &str,
+    ) -> impl Iterator<Item = (&str, &Subscription)> {
         self.components.iter().flat_map(move |(listener, listening)| {
             let of_stream = move |input: &&Subscription| {
                 input.source.component == component && input.source.stream == stream

@@ -124,7 +124,8 @@ fn component_queues(component: &Component, topology: &Topology) -> Queues {
     let rows = component.config.queue_rows.unwrap_or(topology.config.queue_rows);
     let bytes = component.config.queue_bytes.unwrap_or(topology.config.queue_bytes);
     let (senders, receivers): (Vec<_>, Vec<_>) = (0..component.executors).map(|_| queue(rows, bytes)).unzip();
-    let by_task = component.tasks.iter().map(|task| (*task, senders[executor_of(component, *task)].clone())).collect();
+    let by_task =
+        component.tasks.iter().map(|task| (*task, senders[executor_of(component, *task)].clone())).collect();
     Queues { receivers, by_task }
 }
 
@@ -251,7 +252,9 @@ impl Launch<'_> {
         // Timers and sockets stay the runtime's; only the calls run here.
         match thread.spawn(move || runtime.block_on(work)) {
             Ok(thread) => self.work.push(Work::Thread(thread)),
-            Err(error) => tracing::error!(component = id, %error, "an executor has no thread; its topology will stall"),
+            Err(error) => {
+                tracing::error!(component = id, %error, "an executor has no thread; its topology will stall")
+            }
         }
     }
 }

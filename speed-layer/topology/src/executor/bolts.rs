@@ -181,7 +181,8 @@ impl BoltExecutor {
         for task in 0..bolts.len() {
             let interval: ArrayRef = Arc::new(Int64Array::from(vec![tick.as_millis() as i64]));
             let Ok(rows) = RecordBatch::try_new(tick_schema(), vec![interval]) else { return Ok(()) };
-            let tuples = self.delivered(Arc::clone(&source), vec![(1, 0)], rows, Lineage::unanchored(), &stats);
+            let tuples =
+                self.delivered(Arc::clone(&source), vec![(1, 0)], rows, Lineage::unanchored(), &stats);
             self.execute(bolts, Batch { task, tuples, stats: Arc::clone(&stats), fragments: 0 }).await?;
         }
         Ok(())
@@ -220,7 +221,8 @@ impl BoltExecutor {
                 Err(_) => fragments.drain(1..).rev().for_each(|later| self.ahead.push_front(later)),
             }
         }
-        let (rows, lineage) = (fragments[0].rows.clone(), std::mem::replace(&mut fragments[0].lineage, Lineage::unanchored()));
+        let (rows, lineage) =
+            (fragments[0].rows.clone(), std::mem::replace(&mut fragments[0].lineage, Lineage::unanchored()));
         self.batch(&fragments, rows, lineage)
     }
 
@@ -267,7 +269,12 @@ impl BoltExecutor {
             Ok(Ok(())) => None,
             Ok(Err(error)) => Some(error),
             Err(panic) => {
-                tracing::error!(component = context.component(), task = context.task(), panic, "a bolt panicked");
+                tracing::error!(
+                    component = context.component(),
+                    task = context.task(),
+                    panic,
+                    "a bolt panicked"
+                );
                 self.stats.panicked(&panic);
                 out.abandon_call();
                 let why = format!("bolt `{}` panicked: {panic}", context.component());

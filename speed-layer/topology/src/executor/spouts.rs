@@ -97,7 +97,9 @@ impl SpoutExecutor {
                 Ok::<_, crate::context::TaskError>(spout)
             });
             match opened.await {
-                Ok(Ok(spout)) => spouts.push(Working { spout, failures: Backoff::default(), rests_until: None }),
+                Ok(Ok(spout)) => {
+                    spouts.push(Working { spout, failures: Backoff::default(), rests_until: None })
+                }
                 Ok(Err(error)) => {
                     tracing::warn!(component = task.context.component(), %error, "a spout could not be opened");
                     self.stats.erred(&error.to_string());
@@ -154,8 +156,8 @@ impl SpoutExecutor {
             busy = true;
             self.hand_over(spouts, event).await?;
         }
-        for index in 0..spouts.len() {
-            busy |= self.ask(index, &mut spouts[index], resting).await?;
+        for (index, working) in spouts.iter_mut().enumerate() {
+            busy |= self.ask(index, working, resting).await?;
         }
         Ok(busy)
     }
@@ -204,7 +206,9 @@ impl SpoutExecutor {
         let batch = match &event {
             SpoutEvent::Acked { batch, .. } | SpoutEvent::Failed { batch, .. } => *batch,
         };
-        let Some(index) = self.tasks.iter().position(|task| task.context.task() == batch.task) else { return Ok(()) };
+        let Some(index) = self.tasks.iter().position(|task| task.context.task() == batch.task) else {
+            return Ok(());
+        };
         let out = &mut self.tasks[index].out;
         let spout = &mut spouts[index].spout;
         let told = match &event {
@@ -241,7 +245,11 @@ impl SpoutExecutor {
     }
 
     fn broken(&self, panic: &str) -> Broken {
-        tracing::error!(component = self.tasks.first().map(|task| task.context.component()), panic, "a spout panicked");
+        tracing::error!(
+            component = self.tasks.first().map(|task| task.context.component()),
+            panic,
+            "a spout panicked"
+        );
         self.stats.panicked(panic);
         Broken::Panicked
     }

@@ -29,7 +29,9 @@ impl Shuffle {
         order.truncate((count / CRUMB).clamp(1, targets));
         // Those that already have more than all would have in the end receive nothing.
         let mut total: u64 = order.iter().map(|target| self.sent[*target]).sum::<u64>() + count as u64;
-        while let Some(last) = order.last().copied().filter(|last| self.sent[*last] * order.len() as u64 > total) {
+        while let Some(last) =
+            order.last().copied().filter(|last| self.sent[*last] * order.len() as u64 > total)
+        {
             order.pop();
             total -= self.sent[last];
         }

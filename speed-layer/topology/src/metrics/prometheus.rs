@@ -51,7 +51,11 @@ fn write_all(out: &mut String, topologies: &[TopologyMetrics]) -> fmt::Result {
         each(out, topologies, |out, labels, component| {
             for ((source, stream), metrics) in &component.inputs {
                 let (source, stream) = (escaped(source), escaped(stream));
-                writeln!(out, "{name}{{{labels},source=\"{source}\",stream=\"{stream}\"}} {}", value(metrics))?;
+                writeln!(
+                    out,
+                    "{name}{{{labels},source=\"{source}\",stream=\"{stream}\"}} {}",
+                    value(metrics)
+                )?;
             }
             Ok(())
         })
@@ -59,12 +63,17 @@ fn write_all(out: &mut String, topologies: &[TopologyMetrics]) -> fmt::Result {
     inputs(out, "stratus_topology_executed_total", "Tuples given to bolts.", |m| m.executed)?;
     inputs(out, "stratus_topology_acked_total", "Tuples acked by bolts.", |m| m.acked)?;
     inputs(out, "stratus_topology_failed_total", "Tuples failed by bolts.", |m| m.failed)?;
-    let components = |out: &mut String, name: &str, kind: &str, help: &str, value: fn(&ComponentMetrics) -> u64| {
-        head(out, name, kind, help)?;
-        each(out, topologies, |out, labels, component| writeln!(out, "{name}{{{labels}}} {}", value(component)))
-    };
+    let components =
+        |out: &mut String, name: &str, kind: &str, help: &str, value: fn(&ComponentMetrics) -> u64| {
+            head(out, name, kind, help)?;
+            each(out, topologies, |out, labels, component| {
+                writeln!(out, "{name}{{{labels}}} {}", value(component))
+            })
+        };
     components(out, "stratus_topology_panics_total", "counter", "Calls that panicked.", |c| c.panics)?;
-    components(out, "stratus_topology_errors_total", "counter", "Calls that returned an error.", |c| c.errors)?;
+    components(out, "stratus_topology_errors_total", "counter", "Calls that returned an error.", |c| {
+        c.errors
+    })?;
     components(out, "stratus_topology_pending", "gauge", "Spout tuples under way.", |c| c.pending as u64)?;
     let rows = |c: &ComponentMetrics| c.queues.iter().map(|queue| queue.rows as u64).sum();
     components(out, "stratus_topology_queue_rows", "gauge", "Tuples that wait for executors.", rows)?;
@@ -104,7 +113,8 @@ fn each(
 ) -> fmt::Result {
     for topology in topologies {
         for (component, metrics) in &topology.components {
-            let labels = format!("topology=\"{}\",component=\"{}\"", escaped(&topology.topology), escaped(component));
+            let labels =
+                format!("topology=\"{}\",component=\"{}\"", escaped(&topology.topology), escaped(component));
             line(out, &labels, metrics)?;
         }
     }

@@ -7,8 +7,8 @@ use arrow::{
     datatypes::{DataType, Int64Type},
 };
 use stratus_topology::{
-    BasicBolt, BasicOutputCollector, DEFAULT_STREAM, OutputFieldsDeclarer, PerTuple, TaskError, TopologyBuilder, Tuple,
-    fields,
+    BasicBolt, BasicOutputCollector, DEFAULT_STREAM, OutputFieldsDeclarer, PerTuple, TaskError,
+    TopologyBuilder, Tuple, fields,
     testing::{FixedSpout, complete_topology},
 };
 
@@ -60,7 +60,8 @@ async fn words_are_counted() {
     let done = complete_topology(topology, &spouts, Duration::from_secs(20)).await.unwrap();
     let mut counts: BTreeMap<String, i64> = BTreeMap::new();
     for batch in done.batches("count", DEFAULT_STREAM) {
-        let (words, numbers) = (batch.column(0).as_string::<i32>(), batch.column(1).as_primitive::<Int64Type>());
+        let (words, numbers) =
+            (batch.column(0).as_string::<i32>(), batch.column(1).as_primitive::<Int64Type>());
         for (word, number) in words.iter().zip(numbers) {
             let last = counts.insert(word.unwrap().to_owned(), number.unwrap()).unwrap_or(0);
             assert_eq!(number.unwrap(), last + 1, "of one word");
