@@ -8,7 +8,7 @@ use crate::{
     acker::FailReason,
     anchors::{Anchors, Origin},
     delivery::Delivery,
-    lineage::TaskId,
+    lineage::{Label, TaskId},
     router::{EmitError, Router},
     row::{Row, RowBuilder},
     tuples::{Tuple, Tuples},
@@ -109,6 +109,17 @@ impl OutputCollector {
         Ok(())
     }
 
+    /// Marks what is emitted from now on in this call, see [`Label`].
+    ///
+    /// # Errors
+    ///
+    /// Single tuples that waited could not leave.
+    pub async fn label(&mut self, label: Option<Label>) -> Result<(), EmitError> {
+        self.flush().await?;
+        self.router.label = label;
+        Ok(())
+    }
+
     /// Acks tuples: what was to be done with them is done, or is up to what was anchored to them.
     pub fn ack(&mut self, tuples: &Tuples) {
         self.settle(tuples, tuples.index.clone(), None);
@@ -197,6 +208,7 @@ impl OutputCollector {
     /// Ends a call: first what was emitted, then what was settled.
     pub(crate) async fn end_call(&mut self) -> Result<(), EmitError> {
         self.flush().await?;
+        self.router.label = None;
         for Settlement { delivery, rows, failed } in self.settlements.drain(..) {
             match failed {
                 None => delivery.ack(rows.as_deref()),
@@ -209,6 +221,7 @@ impl OutputCollector {
     /// Forgets what a call that panicked has left.
     pub(crate) fn abandon_call(&mut self) {
         self.settlements.clear();
+        self.router.label = None;
         self.buffers.iter_mut().for_each(|buffer| *buffer = None);
     }
 

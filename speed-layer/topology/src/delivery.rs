@@ -7,7 +7,7 @@ use std::sync::{
 
 use crate::{
     acker::{AckMessage, Ackers, FailReason},
-    lineage::{Edge, Lineage, TaskId},
+    lineage::{Edge, Label, Lineage, TaskId},
     metrics::InputStats,
     topology::StreamRef,
 };
@@ -20,6 +20,7 @@ pub(crate) struct Delivery {
     /// Who sent the rows: the end of each run, and its task.
     pub(crate) senders: Vec<(usize, TaskId)>,
     lineage: Lineage,
+    pub(crate) label: Option<Label>,
     /// The XOR of the edges that were emitted with each row as an anchor. Only the executor that holds the batch
     /// writes, so these need no read-modify-write.
     emitted: Vec<AtomicU64>,
@@ -34,12 +35,13 @@ impl Delivery {
         senders: Vec<(usize, TaskId)>,
         rows: usize,
         lineage: Lineage,
+        label: Option<Label>,
         ackers: Ackers,
         stats: Arc<InputStats>,
     ) -> Self {
         let emitted = if lineage.is_unanchored() { Vec::new() } else { zeros(rows) };
         let settled = (0..rows).map(|_| AtomicBool::new(false)).collect();
-        Self { stream, senders, lineage, emitted, settled, ackers, stats }
+        Self { stream, senders, lineage, label, emitted, settled, ackers, stats }
     }
 
     pub(crate) fn rows(&self) -> usize {

@@ -93,7 +93,7 @@ pub use declare::{
 };
 pub use grouping::{CustomGrouping, Grouping, GroupingContext, TaskChoice};
 pub use hash::{Unhashable, hash_rows};
-pub use lineage::TaskId;
+pub use lineage::{Label, TaskId};
 pub use metrics::{
     ComponentMetrics, InputMetrics, LatencySnapshot, OutputMetrics, QueueFill, TopologyMetrics,
 };

@@ -9,6 +9,10 @@ use std::sync::{Arc, LazyLock};
 /// A task of a topology.
 pub type TaskId = u32;
 
+/// A mark that travels with rows from bolt to bolt: rows with different labels never come in one batch. The engine does
+/// not care what it means; Trident marks the rows of a transaction with its number and attempt.
+pub type Label = (u64, u64);
+
 /// A batch that a spout task emitted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct RootBatch {

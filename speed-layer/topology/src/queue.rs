@@ -13,7 +13,7 @@ use arrow::array::RecordBatch;
 use tokio::sync::{Semaphore, mpsc};
 
 use crate::{
-    lineage::{Lineage, TaskId},
+    lineage::{Label, Lineage, TaskId},
     metrics::QueueFill,
     topology::StreamRef,
 };
@@ -26,6 +26,7 @@ pub(crate) struct Fragment {
     pub(crate) stream: Arc<StreamRef>,
     pub(crate) rows: RecordBatch,
     pub(crate) lineage: Lineage,
+    pub(crate) label: Option<Label>,
 }
 
 /// The topology has ended: nobody takes anything any more.

@@ -19,7 +19,7 @@ use crate::{
     context::TaskError,
     declare::SYSTEM_STREAM,
     grouping::{Partitioner, Selection},
-    lineage::TaskId,
+    lineage::{Label, TaskId},
     metrics::OutputStats,
     queue::{Fragment, QueueSender},
     row::RowError,
@@ -128,6 +128,8 @@ pub(crate) struct Router {
     pub(crate) in_flight: Arc<AtomicUsize>,
     pub(crate) ids: fastrand::Rng,
     pub(crate) clock: Clock,
+    /// What is emitted is marked with this.
+    pub(crate) label: Option<Label>,
 }
 
 /// Fragments with the queues that they go to.
@@ -221,8 +223,14 @@ impl Router {
                     let rows = selected(&piece, selection)?;
                     stats.transferred(rows.num_rows());
                     let (to, queue) = &route.targets[target];
-                    let fragment =
-                        Fragment { to: *to, from: self.task, stream: Arc::clone(name), rows, lineage };
+                    let fragment = Fragment {
+                        to: *to,
+                        from: self.task,
+                        stream: Arc::clone(name),
+                        rows,
+                        lineage,
+                        label: self.label,
+                    };
                     outgoing.push((queue.clone(), fragment));
                 }
             }

@@ -13,7 +13,7 @@ use crate::{
     cell::{CellError, FromCell},
     declare::{SYSTEM_COMPONENT, TICK_STREAM},
     delivery::Delivery,
-    lineage::TaskId,
+    lineage::{Label, TaskId},
     topology::StreamRef,
 };
 
@@ -55,6 +55,11 @@ impl Tuples {
     /// The stream that they came by.
     pub fn source_stream(&self) -> &str {
         &self.delivery.stream.stream
+    }
+
+    /// The mark that they were emitted with.
+    pub fn label(&self) -> Option<Label> {
+        self.delivery.label
     }
 
     /// Whether this is a tick of the clock, see [`ComponentConfig::tick`](crate::ComponentConfig::tick).

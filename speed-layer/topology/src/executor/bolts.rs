@@ -23,7 +23,7 @@ use crate::{
     context::TaskContext,
     declare::{SYSTEM_COMPONENT, TICK_STREAM, tick_schema},
     delivery::Delivery,
-    lineage::{Lineage, LineageChain, TaskId},
+    lineage::{Label, Lineage, LineageChain, TaskId},
     metrics::{ComponentStats, InputStats},
     queue::{Fragment, QueueReceiver},
     router::EmitError,
@@ -182,7 +182,7 @@ impl BoltExecutor {
             let interval: ArrayRef = Arc::new(Int64Array::from(vec![tick.as_millis() as i64]));
             let Ok(rows) = RecordBatch::try_new(tick_schema(), vec![interval]) else { return Ok(()) };
             let tuples =
-                self.delivered(Arc::clone(&source), vec![(1, 0)], rows, Lineage::unanchored(), &stats);
+                self.delivered(Arc::clone(&source), vec![(1, 0)], rows, Lineage::unanchored(), None, &stats);
             self.execute(bolts, Batch { task, tuples, stats: Arc::clone(&stats), fragments: 0 }).await?;
         }
         Ok(())
@@ -198,6 +198,7 @@ impl BoltExecutor {
             let first = &fragments[0];
             let fits = next.to == first.to
                 && next.stream == first.stream
+                && next.label == first.label
                 && next.rows.num_rows() < SMALL
                 && rows + next.rows.num_rows() <= self.batch_rows;
             if !fits {
@@ -228,7 +229,7 @@ impl BoltExecutor {
 
     /// What `fragments` bring, as one batch.
     fn batch(&self, fragments: &[Fragment], rows: RecordBatch, lineage: Lineage) -> Batch {
-        let Fragment { to, stream, .. } = &fragments[0];
+        let Fragment { to, stream, label, .. } = &fragments[0];
         let task = self.tasks.iter().position(|task| task.context.task() == *to).unwrap_or_default();
         let stats = self.inputs.get(&**stream).cloned().unwrap_or_default();
         let mut senders: Vec<(usize, TaskId)> = Vec::with_capacity(1);
@@ -240,7 +241,7 @@ impl BoltExecutor {
                 _ => senders.push((end, fragment.from)),
             }
         }
-        let tuples = self.delivered(Arc::clone(stream), senders, rows, lineage, &stats);
+        let tuples = self.delivered(Arc::clone(stream), senders, rows, lineage, *label, &stats);
         Batch { task, tuples, stats, fragments: fragments.len() }
     }
 
@@ -250,10 +251,12 @@ impl BoltExecutor {
         senders: Vec<(usize, TaskId)>,
         rows: RecordBatch,
         lineage: Lineage,
+        label: Option<Label>,
         stats: &Arc<InputStats>,
     ) -> Tuples {
         let ackers = self.ackers.clone();
-        let delivery = Delivery::new(stream, senders, rows.num_rows(), lineage, ackers, Arc::clone(stats));
+        let delivery =
+            Delivery::new(stream, senders, rows.num_rows(), lineage, label, ackers, Arc::clone(stats));
         Tuples::new(Arc::new(delivery), rows)
     }
 
