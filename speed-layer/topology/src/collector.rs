@@ -1,6 +1,6 @@
 //! What a bolt emits, acks and fails through.
 
-use std::{fmt, sync::Arc};
+use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use arrow::array::RecordBatch;
 
@@ -118,6 +118,11 @@ impl OutputCollector {
         self.flush().await?;
         self.router.label = label;
         Ok(())
+    }
+
+    /// How many rows went to each task since this was asked last. A tuple that goes to several tasks counts for each.
+    pub fn take_sent(&mut self) -> BTreeMap<TaskId, u64> {
+        std::mem::take(&mut self.router.sent)
     }
 
     /// Acks tuples: what was to be done with them is done, or is up to what was anchored to them.

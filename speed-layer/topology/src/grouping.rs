@@ -9,7 +9,7 @@ use arrow::array::RecordBatch;
 use crate::{
     context::TaskError,
     hash::{hash_rows, second_hash},
-    lineage::TaskId,
+    lineage::{Label, TaskId},
     topology::StreamRef,
 };
 use shuffle::Shuffle;
@@ -120,9 +120,29 @@ pub trait CustomGrouping: Send + 'static {
 pub struct TaskChoice {
     rows: Vec<Vec<u32>>,
     of: usize,
+    label: Option<Label>,
 }
 
 impl TaskChoice {
+    /// The mark that the rows are emitted with.
+    pub fn label(&self) -> Option<Label> {
+        self.label
+    }
+
+    /// How many targets there are.
+    pub fn targets(&self) -> usize {
+        self.rows.len()
+    }
+
+    /// Sends every row to the target with this index.
+    ///
+    /// # Panics
+    ///
+    /// If there is no such target.
+    pub fn send_all(&mut self, target: usize) {
+        self.rows[target].extend(0..self.of as u32);
+    }
+
     /// Sends row `row` to the target with this index. Rows of one target are to be chosen in ascending order.
     ///
     /// # Panics
@@ -191,6 +211,7 @@ impl Partitioner {
     pub(crate) fn partition(
         &mut self,
         rows: &RecordBatch,
+        label: Option<Label>,
         parts: &mut Vec<(usize, Selection)>,
     ) -> Result<(), TaskError> {
         let count = rows.num_rows();
@@ -222,7 +243,7 @@ impl Partitioner {
                 });
             }
             Rule::Custom(custom) => {
-                let mut choice = TaskChoice { rows: vec![Vec::new(); self.targets], of: count };
+                let mut choice = TaskChoice { rows: vec![Vec::new(); self.targets], of: count, label };
                 custom.choose_tasks(rows, &mut choice)?;
                 push(choice.rows, count, parts);
             }

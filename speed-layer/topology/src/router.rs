@@ -1,8 +1,11 @@
 //! From an emission to the queues of those who listen.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicUsize, Ordering::SeqCst},
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::SeqCst},
+    },
 };
 
 use arrow::{
@@ -130,6 +133,8 @@ pub(crate) struct Router {
     pub(crate) clock: Clock,
     /// What is emitted is marked with this.
     pub(crate) label: Option<Label>,
+    /// How many rows went to each task since somebody asked.
+    pub(crate) sent: BTreeMap<TaskId, u64>,
 }
 
 /// Fragments with the queues that they go to.
@@ -214,7 +219,7 @@ impl Router {
                         parts.extend(target.map(|target| (target, Selection::All)));
                     }
                     None => {
-                        let grouped = route.partitioner.partition(&piece, &mut parts);
+                        let grouped = route.partitioner.partition(&piece, self.label, &mut parts);
                         grouped.map_err(|source| EmitError::Grouping { stream: (**name).clone(), source })?;
                     }
                 }
@@ -223,6 +228,7 @@ impl Router {
                     let rows = selected(&piece, selection)?;
                     stats.transferred(rows.num_rows());
                     let (to, queue) = &route.targets[target];
+                    *self.sent.entry(*to).or_default() += rows.num_rows() as u64;
                     let fragment = Fragment {
                         to: *to,
                         from: self.task,

@@ -8,7 +8,7 @@ use tokio::sync::mpsc;
 use crate::{
     acker::{AckMessage, Ackers, SpoutEvent},
     anchors::{Anchors, Origin},
-    lineage::{RootBatch, TaskId},
+    lineage::{Label, RootBatch, TaskId},
     metrics::ComponentStats,
     router::{EmitError, Router},
     row::{Row, RowBuilder},
@@ -151,6 +151,17 @@ impl SpoutOutputCollector {
         if buffer.rows.len() >= self.router.batch_rows {
             self.flush().await?;
         }
+        Ok(())
+    }
+
+    /// Marks what is emitted from now on, see [`Label`].
+    ///
+    /// # Errors
+    ///
+    /// Single tuples that waited could not leave.
+    pub async fn label(&mut self, label: Option<Label>) -> Result<(), EmitError> {
+        self.flush().await?;
+        self.router.label = label;
         Ok(())
     }
 

@@ -240,6 +240,7 @@ impl Launch<'_> {
             ids: fastrand::Rng::new(),
             clock: self.clock.clone(),
             label: None,
+            sent: BTreeMap::new(),
         }
     }
 

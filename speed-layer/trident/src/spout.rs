@@ -1,0 +1,117 @@
+//! Spouts: where batches come from.
+//!
+//! A spout has a coordinator, which says what is in a batch and writes that down, and emitters, which emit it. What is
+//! written down is the batch's *metadata*; it is written before a tuple of the batch is emitted, so that a replay,
+//! also one after a crash, is told the same.
+
+mod feeder;
+
+use arrow::{array::RecordBatch, datatypes::SchemaRef};
+use async_trait::async_trait;
+use stratus_topology::{TaskContext, TaskError};
+
+pub use feeder::FeederBatchSpout;
+
+use crate::batch::TransactionAttempt;
+
+/// What a spout promises of its batches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SpoutKind {
+    /// Nothing: a replayed batch may have other tuples, and a tuple may be in several batches.
+    NonTransactional,
+    /// A replayed batch is the same batch, every tuple is in one batch, and none is left out.
+    Transactional,
+    /// A replayed batch may have other tuples, but each tuple is in exactly one batch that is committed.
+    Opaque,
+}
+
+/// A source of batches. It is shared by its coordinator and its emitters.
+#[async_trait]
+pub trait TridentSpout: Send + Sync + 'static {
+    /// The fields of its tuples.
+    fn schema(&self) -> SchemaRef;
+
+    /// What it promises.
+    fn kind(&self) -> SpoutKind;
+
+    /// The one that says what is in a batch. There is one at a time.
+    ///
+    /// # Errors
+    ///
+    /// An error restarts the task, which asks again a little later.
+    async fn coordinator(&self, context: &TaskContext) -> Result<Box<dyn BatchCoordinator>, TaskError>;
+
+    /// The emitter of one task.
+    ///
+    /// # Errors
+    ///
+    /// An error restarts the task, which asks again a little later.
+    async fn emitter(&self, context: &TaskContext) -> Result<Box<dyn Emitter>, TaskError>;
+}
+
+/// Where a coordinator finds itself after a start.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Recovery {
+    /// The last transaction that is known to be committed; 0 if none is.
+    pub committed: u64,
+    /// The transactions after it that were begun, in order, with their metadata.
+    pub open: Vec<(u64, String)>,
+}
+
+/// Says what is in a batch.
+#[async_trait]
+pub trait BatchCoordinator: Send {
+    /// Where things stand. From here on this coordinator is the only one.
+    ///
+    /// # Errors
+    ///
+    /// An error restarts the coordinator, which asks again a little later.
+    async fn recover(&mut self) -> Result<Recovery, TaskError>;
+
+    /// The metadata of the next batch, written down under this txid; `None` if there is nothing to emit now.
+    ///
+    /// # Errors
+    ///
+    /// An error restarts the coordinator, which recovers.
+    async fn next(&mut self, txid: u64) -> Result<Option<String>, TaskError>;
+
+    /// The metadata for another attempt at a batch. Of a transactional spout it is the same; an opaque one may write
+    /// down another.
+    ///
+    /// # Errors
+    ///
+    /// An error restarts the coordinator, which recovers.
+    async fn again(&mut self, txid: u64, metadata: &str) -> Result<String, TaskError> {
+        let _ = txid;
+        Ok(metadata.to_owned())
+    }
+
+    /// Every state has committed this batch, and all before it: write that down.
+    ///
+    /// # Errors
+    ///
+    /// An error restarts the coordinator, which recovers.
+    async fn committed(&mut self, txid: u64) -> Result<(), TaskError>;
+
+    /// A batch will not be tried again: for spouts whose batches somebody waits for. By default a failed batch is
+    /// always tried again.
+    async fn give_up(&mut self, txid: u64, reason: &str) -> bool {
+        let _ = (txid, reason);
+        false
+    }
+}
+
+/// Emits its task's part of batches.
+#[async_trait]
+pub trait Emitter: Send {
+    /// The tuples of a batch that this task is to emit. The same metadata means the same tuples.
+    ///
+    /// # Errors
+    ///
+    /// An error fails the batch, which is tried again.
+    async fn emit(
+        &mut self,
+        attempt: TransactionAttempt,
+        metadata: &str,
+    ) -> Result<Vec<RecordBatch>, TaskError>;
+}

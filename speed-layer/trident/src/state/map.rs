@@ -1,0 +1,226 @@
+//! Maps as states, over any store that can get and put many keys at once.
+
+mod cache;
+
+use std::{collections::HashMap, marker::PhantomData};
+
+use async_trait::async_trait;
+use stratus_topology::TaskError;
+
+use super::{OpaqueValue, State, TransactionalValue};
+use crate::tuple::TridentValue;
+
+pub use cache::CachedMap;
+
+/// A store of values by key. Keys are JSON arrays of the key fields' values.
+#[async_trait]
+pub trait BackingMap<T>: Send + Sync + 'static {
+    /// The value of each key, in order.
+    ///
+    /// # Errors
+    ///
+    /// An error fails the batch, which is tried again.
+    async fn multi_get(&mut self, keys: &[String]) -> Result<Vec<Option<T>>, TaskError>;
+
+    /// Puts values. They are durable when this returns.
+    ///
+    /// # Errors
+    ///
+    /// Some, all or none may have been put. An error fails the batch, which is tried again.
+    async fn multi_put(&mut self, entries: Vec<(String, T)>) -> Result<(), TaskError>;
+}
+
+/// A map from keys to values that batches update.
+#[async_trait]
+pub trait MapState<V: TridentValue>: State {
+    /// The latest value of each key, in order.
+    ///
+    /// # Errors
+    ///
+    /// An error fails the batch, which is tried again.
+    async fn multi_get(&mut self, keys: &[String]) -> Result<Vec<Option<V>>, TaskError>;
+
+    /// Updates each key from its value before this transaction; answers with the new values. A key that was updated
+    /// earlier in the same transaction is updated from there.
+    ///
+    /// # Errors
+    ///
+    /// An error fails the batch, which is tried again.
+    async fn multi_update(
+        &mut self,
+        keys: &[String],
+        update: &mut (dyn FnMut(usize, Option<V>) -> Result<V, TaskError> + Send),
+    ) -> Result<Vec<V>, TaskError>;
+}
+
+/// What the transaction under way has written, and what it is.
+#[derive(Debug)]
+struct Transaction<T> {
+    txid: Option<u64>,
+    written: HashMap<String, T>,
+}
+
+impl<T> Default for Transaction<T> {
+    fn default() -> Self {
+        Self { txid: None, written: HashMap::new() }
+    }
+}
+
+impl<T: Clone> Transaction<T> {
+    fn begin(&mut self, txid: Option<u64>) {
+        self.txid = txid;
+        self.written.clear();
+    }
+
+    fn txid(&self) -> Result<u64, TaskError> {
+        self.txid.ok_or_else(|| "this state is updated by transactions alone, and none is under way".into())
+    }
+
+    /// The values of the keys, with whether this transaction wrote them.
+    async fn values(
+        &self,
+        map: &mut impl BackingMap<T>,
+        keys: &[String],
+    ) -> Result<Vec<(Option<T>, bool)>, TaskError> {
+        let asked: Vec<String> =
+            keys.iter().filter(|key| !self.written.contains_key(*key)).cloned().collect();
+        let mut stored = if asked.is_empty() { Vec::new() } else { map.multi_get(&asked).await? }.into_iter();
+        let values = keys.iter().map(|key| match self.written.get(key) {
+            Some(value) => (Some(value.clone()), true),
+            None => (stored.next().flatten(), false),
+        });
+        Ok(values.collect())
+    }
+
+    async fn put(
+        &mut self,
+        map: &mut impl BackingMap<T>,
+        entries: Vec<(String, T)>,
+    ) -> Result<(), TaskError> {
+        map.multi_put(entries.clone()).await?;
+        self.written.extend(entries);
+        Ok(())
+    }
+}
+
+macro_rules! map_state {
+    ($(#[$doc:meta])* $name:ident stores $stored:ty: $latest:expr, $update:ident) => {
+        $(#[$doc])*
+        #[derive(Debug)]
+        pub struct $name<V, B> {
+            map: B,
+            transaction: Transaction<$stored>,
+            value: PhantomData<fn() -> V>,
+        }
+
+        impl<V: TridentValue, B: BackingMap<$stored>> $name<V, B> {
+            /// A state over this store.
+            pub fn new(map: B) -> Self {
+                Self { map, transaction: Transaction::default(), value: PhantomData }
+            }
+        }
+
+        #[async_trait]
+        impl<V: TridentValue, B: BackingMap<$stored>> State for $name<V, B> {
+            async fn begin_commit(&mut self, txid: Option<u64>) -> Result<(), TaskError> {
+                self.transaction.begin(txid);
+                Ok(())
+            }
+
+            async fn commit(&mut self, _txid: Option<u64>) -> Result<(), TaskError> {
+                self.transaction.begin(None);
+                Ok(())
+            }
+        }
+
+        #[async_trait]
+        impl<V: TridentValue, B: BackingMap<$stored>> MapState<V> for $name<V, B> {
+            async fn multi_get(&mut self, keys: &[String]) -> Result<Vec<Option<V>>, TaskError> {
+                let latest: fn($stored) -> V = $latest;
+                let values = self.transaction.values(&mut self.map, keys).await?;
+                Ok(values.into_iter().map(|(value, _)| value.map(latest)).collect())
+            }
+
+            async fn multi_update(
+                &mut self,
+                keys: &[String],
+                update: &mut (dyn FnMut(usize, Option<V>) -> Result<V, TaskError> + Send),
+            ) -> Result<Vec<V>, TaskError> {
+                let values = self.transaction.values(&mut self.map, keys).await?;
+                let (mut entries, mut results) = (Vec::with_capacity(keys.len()), Vec::with_capacity(keys.len()));
+                for (at, (key, (stored, own))) in keys.iter().zip(values).enumerate() {
+                    let (result, entry) = $update(&self.transaction, stored, own, &mut |before| update(at, before))?;
+                    results.push(result);
+                    entries.extend(entry.map(|entry| (key.clone(), entry)));
+                }
+                if !entries.is_empty() {
+                    self.transaction.put(&mut self.map, entries).await?;
+                }
+                Ok(results)
+            }
+        }
+    };
+}
+
+type Update<'a, V> = &'a mut (dyn FnMut(Option<V>) -> Result<V, TaskError> + Send);
+
+map_state! {
+    /// A map without a promise: a replayed batch counts again.
+    NonTransactionalMap stores V: |value| value, plain
+}
+
+map_state! {
+    /// A map that counts a batch once if its replay is the same batch.
+    TransactionalMap stores TransactionalValue<V>: |TransactionalValue(_, value)| value, transactional
+}
+
+map_state! {
+    /// A map that counts a batch once, also if its replay has other tuples.
+    OpaqueMap stores OpaqueValue<V>: |value| value.current().clone(), opaque
+}
+
+fn plain<V: TridentValue>(
+    _transaction: &Transaction<V>,
+    stored: Option<V>,
+    _own: bool,
+    update: Update<'_, V>,
+) -> Result<(V, Option<V>), TaskError> {
+    let value = update(stored)?;
+    Ok((value.clone(), Some(value)))
+}
+
+fn transactional<V: TridentValue>(
+    transaction: &Transaction<TransactionalValue<V>>,
+    stored: Option<TransactionalValue<V>>,
+    own: bool,
+    update: Update<'_, V>,
+) -> Result<(V, Option<TransactionalValue<V>>), TaskError> {
+    let txid = transaction.txid()?;
+    let before = match stored {
+        // An earlier attempt at the same batch has counted already.
+        Some(TransactionalValue(at, value)) if at == txid && !own => return Ok((value, None)),
+        Some(TransactionalValue(at, _)) if at > txid => {
+            return Err(format!("transaction {txid} is behind the state, where {at} has written").into());
+        }
+        stored => stored.map(|TransactionalValue(_, value)| value),
+    };
+    let value = update(before)?;
+    Ok((value.clone(), Some(TransactionalValue(txid, value))))
+}
+
+fn opaque<V: TridentValue>(
+    transaction: &Transaction<OpaqueValue<V>>,
+    stored: Option<OpaqueValue<V>>,
+    own: bool,
+    update: Update<'_, V>,
+) -> Result<(V, Option<OpaqueValue<V>>), TaskError> {
+    let txid = transaction.txid()?;
+    let Some(stored) = stored else {
+        let value = update(None)?;
+        return Ok((value.clone(), Some(OpaqueValue::new(txid, value, None))));
+    };
+    let previous = stored.before(txid)?.cloned();
+    let from = if own { Some(stored.current().clone()) } else { previous.clone() };
+    let value = update(from)?;
+    Ok((value.clone(), Some(OpaqueValue::new(txid, value, previous))))
+}
