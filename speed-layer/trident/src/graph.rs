@@ -43,7 +43,7 @@ pub enum TridentError {
     },
     /// The topology that came of it is not valid.
     #[error(transparent)]
-    Topology(#[from] stratus_topology::TopologyError),
+    Topology(#[from] Box<stratus_topology::TopologyError>),
 }
 
 #[derive(Clone)]

@@ -112,7 +112,7 @@ impl TridentTopology {
         for number in 0..plan.groups.len() {
             add_group(&mut builder, &graph, &plan, number);
         }
-        Ok(TridentPlan { topology: builder.build()?, warnings: graph.warnings.clone() })
+        Ok(TridentPlan { topology: builder.build().map_err(Box::new)?, warnings: graph.warnings.clone() })
     }
 }
 
