@@ -36,6 +36,9 @@ pub(crate) const BATCH: &str = "$batch";
 /// The coordinator's stream of batches to commit.
 pub(crate) const COMMIT: &str = "$commit";
 
+/// Batches this far behind one that is finished are forgotten.
+const REMEMBERED: u64 = 1_000;
+
 pub(crate) fn coord_schema() -> SchemaRef {
     fields([("count", DataType::Int64)])
 }
@@ -346,6 +349,8 @@ impl GroupBolt {
             out.emit_direct(*task, COORD, rows, Anchors::Every(&anchors)).await?;
         }
         held.iter().for_each(|tuples| out.ack(tuples));
+        // Far fewer are ever under way.
+        self.forget(attempt.txid.saturating_sub(REMEMBERED));
         Ok(())
     }
 }

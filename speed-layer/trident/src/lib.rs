@@ -37,7 +37,10 @@ pub use coordinator::Pace;
 pub use graph::TridentError;
 pub use multi_reduce::{JoinKind, MultiReducer};
 pub use operation::{BatchFunction, Filter, Function};
-pub use spout::{BatchCoordinator, Emitter, FeederBatchSpout, Recovery, SpoutKind, TridentSpout};
+pub use spout::{
+    BatchCoordinator, Emitter, FeederBatchSpout, LogSpout, Records, Recovery, SpoutKind, Translator,
+    TridentSpout,
+};
 pub use state::{
     BackingMap, CachedMap, MapState, MemoryMap, MemoryMaps, NonTransactionalMap, OpaqueMap, OpaqueValue,
     QueryFunction, State, StateFactory, StateKind, StateUpdater, TransactionalMap, TransactionalValue,

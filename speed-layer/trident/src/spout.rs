@@ -5,12 +5,14 @@
 //! also one after a crash, is told the same.
 
 mod feeder;
+mod log;
 
 use arrow::{array::RecordBatch, datatypes::SchemaRef};
 use async_trait::async_trait;
 use stratus_topology::{TaskContext, TaskError};
 
 pub use feeder::FeederBatchSpout;
+pub use log::{LogSpout, Records, Translator};
 
 use crate::batch::TransactionAttempt;
 

@@ -41,6 +41,11 @@ local function undo_range(txid)
   return math.max(1, last + 1 - DEPTH), last
 end
 
+-- A token with the same counter that no writer has.
+local function nobody(token)
+  return (string.gsub(token, '%-%x+$', '-' .. string.rep('0', 32)))
+end
+
 -- What becomes of a commit: the same words as the seam's `judge`.
 local function judge(held, generation, token, txid, previous, attempt)
   if not held then return 'generation', '' end
@@ -92,6 +97,10 @@ local function commit(keys, args)
     at = before + old + 2
   end
 
+  -- A server may come back with the beginning of this alone, if its file was torn and others write to it before we
+  -- look. Until the last write the shard is of a writer that does not exist, and of an attempt that is not its txid's:
+  -- nobody reads it or commits to it, and whoever takes it over finds it doubtful.
+  redis.call('HSET', meta, 'token', nobody(args[2]), 'attempt', args[5])
   local undo = sibling(meta, 'u:' .. args[3])
   redis.call('UNLINK', undo)
   redis.call('HSET', undo, 'attempt', args[5])
@@ -105,9 +114,9 @@ local function commit(keys, args)
     if block.new > 0 then redis.call('HINCRBY', meta, 'rows:' .. block.scope, block.new) end
     redis.call('HSET', undo, block.scope, block.undo)
   end
-  redis.call('HSET', meta, 'txid', args[3], 'attempt', args[5])
   local first = undo_range(args[3])
   redis.call('UNLINK', sibling(meta, 'u:' .. number(first - 1)))
+  redis.call('HSET', meta, 'txid', args[3], 'token', args[2])
   return {'apply', ''}
 end
 

@@ -370,6 +370,42 @@ async fn a_file_cut_short_is_an_earlier_whole_state() {
     }
 }
 
+/// Others may write to the server between its start with a torn file and our first look, and so bring back the
+/// beginning of a commit. Every beginning of one is nobody's shard, and doubtful to whoever takes it over.
+#[tokio::test]
+async fn the_beginning_of_a_commit_is_nobodys() {
+    let Some(server) = Redis::start(&["--appendfsync", "always"]).unwrap() else { return };
+    let store = open(&server).await;
+    let mut owner = Owner::of(&store, SourceId::new()).await;
+    owner.commit(["a", "b"]).await;
+    settled(&server).await;
+    let attempt = owner.next([]).attempt;
+    owner.commit(["a"]).await;
+    let folder = std::fs::read_dir(server.folder().join("appendonlydir")).unwrap();
+    let files = folder.map(|entry| entry.unwrap().path());
+    let file = files.filter(|path| path.to_string_lossy().ends_with(".incr.aof")).max().unwrap();
+    let text = String::from_utf8_lossy(&std::fs::read(file).unwrap()).into_owned();
+    let commands: Vec<&str> = text.rsplit("MULTI").next().unwrap().split("\r\n*").collect();
+    let (first, last) = (commands[1], commands[commands.len() - 2]);
+    let nobody = format!("{}-{}", owner.token.counter, "0".repeat(32));
+    assert!(first.contains(":meta") && first.contains(&nobody) && first.contains("attempt"), "{first}");
+    assert!(last.contains("txid") && last.contains(&owner.token.to_string()), "{last}");
+
+    // What it is like when the file ends behind the first write.
+    let keys = server.cli(&["--raw", "KEYS", "*:meta"]).unwrap();
+    let key = keys.lines().find(|key| key.contains(":0}")).unwrap_or(keys.trim());
+    server.cli(&["HSET", key, "token", &nobody, "attempt", &attempt.to_string()]).unwrap();
+    let page = owner.state.shards.page(0, owner.scope, None, 10).await.unwrap();
+    assert_ne!(page.stand.unwrap().token, owner.token);
+    let found = owner.state.shards.commit(&owner.next(["a"])).await.unwrap();
+    assert!(matches!(found, Err(Refusal::Token { .. })), "{found:?}");
+    let (meta, _) = owner.state.shards.meta(0).await.unwrap().unwrap();
+    assert_eq!((meta.txid, meta.attempt), (2, Some(attempt)));
+    let generation = Generation::new();
+    let seen = Some((meta.generation, meta.token));
+    assert!(owner.state.shards.claim(0, seen, generation, Token::after(9)).await.unwrap());
+}
+
 /// Waits until the server has written its file anew.
 async fn settled(server: &Redis) {
     while !server.cli(&["INFO", "persistence"]).unwrap().contains("aof_rewrite_in_progress:0") {

@@ -128,7 +128,8 @@ fn decimal(mut digits: i256, mut scale: i8) -> u64 {
         scale = scale.wrapping_sub(1);
     }
     let (low, high) = digits.to_parts();
-    mix(mix(mix(low as u64 ^ scale as u64) ^ (low >> 64) as u64) ^ mix(high as u64 ^ (high >> 64) as u64))
+    let scale = mix(scale as u64);
+    mix(mix(mix(low as u64 ^ scale) ^ (low >> 64) as u64) ^ mix(high as u64 ^ (high >> 64) as u64))
 }
 
 fn interval(months: i32, days: i32, nanos: i64) -> u64 {

@@ -2,7 +2,10 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod chaos;
+mod memory_log;
 mod operations;
+mod recutting;
 mod states;
 mod support;
 mod word_count;
