@@ -22,8 +22,9 @@ use tokio::sync::watch;
 use crate::batch;
 use crate::error::SpeedError;
 use crate::groups::{self, Effects};
+use crate::ledger::HeldLedger;
 use crate::live::LiveViews;
-use crate::standby::stand_by;
+use crate::standby::{HEARTBEAT, stand_by};
 use crate::startup::{self, Hold};
 
 /// How long the coordinator waits after a failure before it recovers.
@@ -81,7 +82,11 @@ impl SpeedLayer {
     /// [`SpeedError::Stop`] if a person must look, or [`LogError::Replaced`]; no other failure ends it.
     pub async fn run(&self, mut stop: watch::Receiver<bool>) -> Result<(), SpeedError> {
         let (mut own, mut unreadable) = (Vec::new(), None);
+        // Once another process has taken the ledger, this one waits for its silence before every attempt, until one
+        // has succeeded.
+        let mut stands_by = false;
         while !*stop.borrow() {
+            let held = own.len();
             let failure = match self.work(&mut stop, &mut own, unreadable.as_ref()).await {
                 Ok(()) => return Ok(()),
                 Err(failure) if failure.is_final() => return Err(failure),
@@ -95,11 +100,10 @@ impl SpeedLayer {
                 failure,
                 SpeedError::LostLedger | SpeedError::Refused { .. } | SpeedError::LostShard(_)
             );
+            stands_by = lost || (stands_by && own.len() == held);
             let pause = async {
-                if lost
-                    && let Err(error) = stand_by(self.state.ledger.as_ref(), &own, &self.source.name).await
-                {
-                    tracing::warn!(source = self.source.name, "the ledger cannot be read: {error}");
+                if stands_by {
+                    stand_by(self.state.ledger.as_ref(), &own, &self.source.name).await;
                 }
                 tokio::time::sleep(BACKOFF).await;
             };
@@ -120,6 +124,9 @@ impl SpeedLayer {
         unreadable: Option<&Unreadable>,
     ) -> Result<(), SpeedError> {
         let mut catalog = self.catalog.refresh().await?;
+        if catalog.source(self.source.id).is_none() {
+            return Ok(());
+        }
         let mut live = self.prepare(&catalog, None).await?;
         let versions = live.versions(&catalog);
         let (log, shards) = (self.log.as_ref(), self.shards);
@@ -279,6 +286,25 @@ impl SpeedLayer {
         self.process(hold, live, &txn, chunks).await
     }
 
+    /// Works, and says meanwhile that it does: a batch may take longer than the silence that one who stands by waits
+    /// for.
+    async fn beside_heartbeats<T>(
+        &self,
+        ledger: &mut HeldLedger,
+        work: impl Future<Output = Result<T, SpeedError>>,
+    ) -> Result<T, SpeedError> {
+        let mut work = std::pin::pin!(work);
+        loop {
+            tokio::select! {
+                done = &mut work => return done,
+                () = tokio::time::sleep(HEARTBEAT), if self.limits.shared => {
+                    // Whoever lost the ledger stops at once: the shards would refuse the rest.
+                    ledger.keep_alive().await?;
+                }
+            }
+        }
+    }
+
     /// Brings an entry to every shard that lacks it, then moves T to it.
     async fn process(
         &self,
@@ -288,9 +314,15 @@ impl SpeedLayer {
         chunks: &[Chunk],
     ) -> Result<(), SpeedError> {
         let began = Instant::now();
-        let Effects { commits, failed, bad_records } =
-            groups::effects(txn, chunks, hold.ledger.record(), live, &hold.shards).await?;
-        hold.shards.apply(commits).await?;
+        let Hold { ledger, shards, .. } = &mut *hold;
+        let record = ledger.record().clone();
+        let work = async {
+            let Effects { commits, failed, bad_records } =
+                groups::effects(txn, chunks, &record, live, shards).await?;
+            shards.apply(commits).await?;
+            Ok::<_, SpeedError>((failed, bad_records))
+        };
+        let (failed, bad_records) = self.beside_heartbeats(ledger, work).await?;
         crash::point("speed:after-shards");
         if hold.shards.lowest() >= txn.txid && hold.ledger.record().committed < txn.txid {
             let next = hold.ledger.record().commit(txn, &failed)?;

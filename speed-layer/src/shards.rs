@@ -54,7 +54,11 @@ impl HeldShards {
     pub(crate) async fn check(&self) -> Result<(), SpeedError> {
         for shard in 0..self.count() {
             let found = self.store.meta(shard).await?;
-            let Some((meta, found)) = found.filter(|(meta, _)| meta.token == self.token) else {
+            let held = |meta: &ShardMeta| {
+                let txid = self.txids.get(shard as usize).copied();
+                (meta.generation, meta.token, Some(meta.txid)) == (self.generation, self.token, txid)
+            };
+            let Some((meta, found)) = found.filter(|(meta, _)| held(meta)) else {
                 return Err(SpeedError::LostShard(shard));
             };
             if let Some((scope, rows)) = meta.rows.iter().find(|(scope, rows)| found.get(scope) != Some(rows))

@@ -36,14 +36,30 @@ impl Watch {
     }
 }
 
-/// Waits until the ledger is free to be taken: its writer is none of the `own` tokens and goes on writing.
-pub(crate) async fn stand_by(store: &dyn LedgerStore, own: &[Token], source: &str) -> Result<(), StoreError> {
+/// Waits until the ledger is free to be taken: its writer is none of the `own` tokens and has gone on writing. While
+/// the store does not answer nobody can tell, so that is no silence of the writer's.
+pub(crate) async fn stand_by(store: &dyn LedgerStore, own: &[Token], source: &str) {
+    wait(async || store.read().await, own, source).await;
+}
+
+async fn wait(
+    mut read: impl AsyncFnMut() -> Result<Option<Ledger>, StoreError>,
+    own: &[Token],
+    source: &str,
+) {
     let mut watch = Watch { seen: None, since: Instant::now() };
     let mut told = false;
     loop {
-        let ledger = store.read().await?;
-        if watch.is_over(ledger.as_ref(), own, Instant::now()) {
-            return Ok(());
+        let asked = Instant::now();
+        match read().await {
+            // An answer that was long in coming says nothing of the time that it took.
+            Ok(_) if asked.elapsed() > POLL => watch.seen = None,
+            Ok(ledger) if watch.is_over(ledger.as_ref(), own, Instant::now()) => return,
+            Ok(_) => {}
+            Err(error) => {
+                tracing::warn!(source, "the ledger cannot be read: {error}");
+                watch.seen = None;
+            }
         }
         if !told {
             told = true;
@@ -63,6 +79,26 @@ mod tests {
     use stratus_seam::offsets::OffsetVector;
 
     use super::*;
+
+    #[tokio::test]
+    async fn a_store_that_does_not_answer_is_no_silence_of_the_writer() {
+        let zero = OffsetVector::zero;
+        let mut theirs = Ledger::begin("test", "e", LogId("l".into()), 2, &BTreeMap::new(), zero(), 0);
+        let mut reads = 0;
+        let read = async || {
+            reads += 1;
+            match reads {
+                1 | 3 => Err(StoreError::Unavailable { what: "reading".into(), source: "no answer".into() }),
+                2 | 4 => {
+                    theirs = theirs.heartbeat();
+                    Ok(Some(theirs.clone()))
+                }
+                _ => Ok(None),
+            }
+        };
+        wait(read, &[], "s").await;
+        assert_eq!(reads, 5, "until there was no writer");
+    }
 
     #[test]
     fn a_silent_writer_is_replaced_and_a_busy_one_is_not() {
