@@ -2,4 +2,6 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod acking;
+mod kit;
 mod word_count;
