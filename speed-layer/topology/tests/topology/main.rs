@@ -4,4 +4,5 @@
 
 mod acking;
 mod kit;
+mod timeouts;
 mod word_count;
