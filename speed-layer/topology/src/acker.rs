@@ -15,6 +15,7 @@ use tokio::sync::mpsc;
 
 use crate::{
     clock::Clock,
+    executor::Command,
     lineage::{RootBatch, TaskId},
     metrics::OutputStats,
 };
@@ -128,13 +129,14 @@ impl Acker {
         Self { messages, clock, timeout, pending: HashMap::new(), deadlines: BTreeSet::new() }
     }
 
-    /// Works until every sender is gone.
-    pub(crate) async fn run(mut self) {
+    /// Works until the topology ends. Somebody may hold tuples for longer than that, so the senders do not say when.
+    pub(crate) async fn run(mut self, mut command: Command) {
         let mut messages = Vec::with_capacity(64);
         loop {
             let timer = self.timer();
             tokio::select! {
                 biased;
+                () = command.end() => return,
                 count = self.messages.recv_many(&mut messages, 64) => {
                     if count == 0 {
                         return;
@@ -152,7 +154,7 @@ impl Acker {
     /// Waits for the first deadline. Looking a tenth of the time-out later than need be saves a timer per batch.
     fn timer(&self) -> impl Future<Output = ()> + use<> {
         let clock = self.clock.clone();
-        let first = self.deadlines.first().map(|(deadline, _)| *deadline + self.timeout / 10);
+        let first = self.deadlines.first().map(|(deadline, _)| deadline.saturating_add(self.timeout / 10));
         async move {
             match first {
                 Some(deadline) => clock.sleep_until(deadline).await,
@@ -183,7 +185,7 @@ impl Acker {
         stats: Arc<OutputStats>,
     ) {
         let begun = self.clock.now();
-        let deadline = begun + self.timeout;
+        let deadline = begun.saturating_add(self.timeout);
         let rows = values.len();
         let pending = Pending {
             values,
@@ -229,7 +231,7 @@ impl Acker {
 
     fn reset(&mut self, batch: RootBatch, rows: &[u32]) {
         let Some(pending) = self.pending.get_mut(&batch) else { return };
-        let deadline = self.clock.now() + self.timeout;
+        let deadline = self.clock.now().saturating_add(self.timeout);
         let deadlines = pending.deadlines.get_or_insert_with(|| vec![pending.deadline; pending.values.len()]);
         for row in rows {
             deadlines[*row as usize] = deadline;

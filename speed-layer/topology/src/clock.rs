@@ -51,10 +51,13 @@ impl Clock {
         }
     }
 
-    /// Returns once [`now`](Self::now) has reached `time`.
+    /// Returns once [`now`](Self::now) has reached `time`; never, if the clock cannot show so late a time.
     pub async fn sleep_until(&self, time: Duration) {
         match &self.0 {
-            Source::System(start) => tokio::time::sleep_until(*start + time).await,
+            Source::System(start) => match start.checked_add(time) {
+                Some(time) => tokio::time::sleep_until(time).await,
+                None => std::future::pending().await,
+            },
             Source::Manual(hand) => {
                 let woken = {
                     let mut hand = lock(hand);
@@ -77,7 +80,7 @@ impl Clock {
 
     /// Returns after `time` has passed.
     pub async fn sleep(&self, time: Duration) {
-        self.sleep_until(self.now() + time).await;
+        self.sleep_until(self.now().saturating_add(time)).await;
     }
 }
 

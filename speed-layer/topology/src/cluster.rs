@@ -164,8 +164,9 @@ impl LocalCluster {
                 works
             });
         }
-        let deadline = tokio::time::Instant::now() + wait;
-        while !running.is_idle() && tokio::time::Instant::now() < deadline {
+        // `None`: there is no so late a time.
+        let deadline = tokio::time::Instant::now().checked_add(wait);
+        while !running.is_idle() && deadline.is_none_or(|deadline| tokio::time::Instant::now() < deadline) {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
         let drained = running.is_idle();

@@ -42,7 +42,7 @@ impl Command {
     }
 
     /// Waits until the topology is to end.
-    async fn end(&mut self) {
+    pub(crate) async fn end(&mut self) {
         // Whoever gives orders is gone: that is an end, too.
         let _ = self.0.wait_for(|orders| *orders == Orders::End).await;
     }

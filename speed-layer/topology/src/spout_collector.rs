@@ -223,7 +223,7 @@ impl SpoutOutputCollector {
     /// Whether tuples have waited for longer than this.
     pub(crate) fn lingers(&self, linger: Duration) -> bool {
         let now = self.router.clock.now();
-        self.buffers.iter().flatten().any(|buffer| !buffer.rows.is_empty() && now >= buffer.since + linger)
+        self.buffers.iter().flatten().any(|buffer| !buffer.rows.is_empty() && now >= buffer.since.saturating_add(linger))
     }
 
     /// Tuples that are neither acked nor failed, with those that still wait to be sent.

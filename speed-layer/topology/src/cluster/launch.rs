@@ -56,7 +56,7 @@ pub(super) fn launch(name: &str, topology: Topology, clock: &Clock, runtime: &Ha
     let ackers = (0..config.ackers).map(|_| {
         let (sender, messages) = mpsc::unbounded_channel();
         let acker = Acker::new(messages, clock.clone(), config.message_timeout);
-        work.push(Work::Task(runtime.spawn(acker.run())));
+        work.push(Work::Task(runtime.spawn(acker.run(Command(command.clone())))));
         sender
     });
     let ackers = Ackers::new(ackers.collect());

@@ -135,7 +135,7 @@ impl BoltExecutor {
     }
 
     async fn work(&mut self, bolts: &mut [Box<dyn Bolt>], backoff: &mut Backoff) -> Broken {
-        let mut next_tick = self.tick.map(|tick| self.clock.now() + tick);
+        let mut next_tick = self.tick.map(|tick| self.clock.now().saturating_add(tick));
         loop {
             let clock = self.clock.clone();
             let tick_due = async {
@@ -162,7 +162,7 @@ impl BoltExecutor {
                     done
                 }
                 (None, Some(tick)) => {
-                    next_tick = Some(self.clock.now() + tick);
+                    next_tick = Some(self.clock.now().saturating_add(tick));
                     self.tick_all(bolts, tick).await
                 }
                 (None, None) => Ok(()),

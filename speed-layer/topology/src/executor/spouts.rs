@@ -120,27 +120,25 @@ impl SpoutExecutor {
     async fn work(&mut self, spouts: &mut [Working], backoff: &mut Backoff) -> Broken {
         let mut resting = false;
         loop {
-            let round = match self.command.current() {
-                Orders::End => return Broken::Ended,
-                orders => {
-                    let rest = orders == Orders::Rest;
-                    if rest != resting {
-                        resting = rest;
-                        if let Err(panic) = turn(spouts, rest).await {
-                            return self.broken(&panic);
-                        }
-                    }
-                    self.round(spouts, resting).await
+            let orders = self.command.current();
+            if orders == Orders::End {
+                return Broken::Ended;
+            }
+            let rest = orders == Orders::Rest;
+            if rest != resting {
+                resting = rest;
+                if let Err(panic) = turn(spouts, rest).await {
+                    return self.broken(&panic);
                 }
-            };
-            match round {
+            }
+            match self.round(spouts, resting).await {
                 Ok(true) => {
                     backoff.reset();
                     // Whoever shares the thread gets its turn also if nothing here had to wait.
                     tokio::task::consume_budget().await;
                 }
                 Ok(false) => {
-                    if let Err(broken) = self.idle(spouts, resting).await {
+                    if let Err(broken) = self.idle(spouts, orders).await {
                         return broken;
                     }
                 }
@@ -224,14 +222,15 @@ impl SpoutExecutor {
         told.map_err(|panic| self.broken(&panic))
     }
 
-    /// Waits until there may be something to do.
-    async fn idle(&mut self, spouts: &mut [Working], resting: bool) -> Result<(), Broken> {
+    /// Waits until there may be something to do. `seen` are the orders that the round before was for: later ones end
+    /// the wait at once.
+    async fn idle(&mut self, spouts: &mut [Working], seen: Orders) -> Result<(), Broken> {
         let full = self.tasks.iter().all(|task| task.out.pending() >= self.max_pending);
+        let resting = seen == Orders::Rest;
         let mut orders = self.command.0.clone();
-        let was = self.command.current();
         let event = tokio::select! {
             event = self.events.recv() => event,
-            changed = orders.wait_for(|orders| *orders != was) => match changed {
+            changed = orders.wait_for(|orders| *orders != seen) => match changed {
                 Ok(_) => None,
                 Err(_) => return Err(Broken::Ended),
             },

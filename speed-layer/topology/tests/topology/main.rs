@@ -2,4 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod acking;
+mod kit;
+mod timeouts;
 mod word_count;
