@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
@@ -60,8 +60,54 @@ impl Redis {
     /// # Errors
     /// If it does not come up.
     pub fn replica(&self) -> Result<Self> {
-        let port = self.port.to_string();
-        Self::start(&["--replicaof", "127.0.0.1", &port])?.context("redis-server is gone")
+        let replica = Self::start(&[])?.context("redis-server is gone")?;
+        replica.cli(&["REPLICAOF", "127.0.0.1", &self.port.to_string()])?;
+        Ok(replica)
+    }
+
+    /// Waits until a server that follows another has all that the other one has.
+    ///
+    /// # Errors
+    /// If it has not in time.
+    pub fn until_caught_up(&self, primary: &Self) -> Result<()> {
+        let began = Instant::now();
+        let offset = |server: &Self, field: &str| -> Result<Option<u64>> {
+            let told = server.cli(&["INFO", "replication"])?;
+            Ok(told.lines().find_map(|line| line.trim_end().strip_prefix(field)?.parse().ok()))
+        };
+        loop {
+            let wanted = offset(primary, "master_repl_offset:")?;
+            let link = self.cli(&["INFO", "replication"])?;
+            let linked = link.lines().any(|line| line.trim_end() == "master_link_status:up");
+            if linked && wanted.is_some() && offset(self, "slave_repl_offset:")? >= wanted {
+                return Ok(());
+            }
+            if began.elapsed() > PATIENCE {
+                bail!("the replica is not at {wanted:?} after {PATIENCE:?}:\n{link}");
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// Ends its following with what it has by now, however little that is.
+    ///
+    /// # Errors
+    /// If the server refuses.
+    pub fn promote(&self) -> Result<()> {
+        self.cli(&["REPLICAOF", "NO", "ONE"]).map(drop)
+    }
+
+    /// Kills `other` and listens at its address from now on, with what this server holds.
+    ///
+    /// # Errors
+    /// If the port cannot be had.
+    pub fn take_the_place_of(&mut self, mut other: Self) -> Result<()> {
+        other.kill()?;
+        let port = other.port;
+        self.cli(&["CONFIG", "SET", "port", &port.to_string()])?;
+        self.port = port;
+        self.url = other.url.clone();
+        Ok(())
     }
 
     /// `redis://127.0.0.1:<port>`.

@@ -5,6 +5,7 @@
 mod clients;
 mod crash_points;
 mod demo;
+mod failover;
 mod faults;
 mod gaps;
 mod kills;

@@ -1,14 +1,17 @@
 //! The platform as it is run in production: a topic, Redis, and a process for each layer.
 
 use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use stratus_servers::kafka::Kafka;
 use stratus_servers::redis::Redis;
-use stratus_tests::events::{TOTALS, VIEW};
+use stratus_tests::events::{Clicks, TOTALS, VIEW};
 use stratus_tests::process::Stratus;
+use stratus_tests::producers::Producers;
 use tempfile::TempDir;
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 use tokio_postgres::Client;
 
 /// The topic that the events are sent to.
@@ -16,6 +19,9 @@ pub const TOPIC: &str = "clicks";
 const SOURCE: &str =
     "CREATE TABLE clicks (user_id TEXT, page TEXT, ms INT, price NUMERIC(10, 2), at TIMESTAMPTZ)
     WITH (connector = 'kafka', topic = 'clicks')";
+
+/// Events sent at a time.
+const STEP: u64 = 500;
 
 /// Kafka, Redis, and a process for each layer.
 pub struct Platform {
@@ -90,4 +96,24 @@ impl Platform {
         }
         Ok(())
     }
+}
+
+/// Sends events until `count` are sent, at about `rate` a second.
+pub fn send(
+    mut producers: Producers,
+    mut clicks: Clicks,
+    count: u64,
+    rate: u64,
+) -> JoinHandle<Result<(Producers, Clicks)>> {
+    tokio::spawn(async move {
+        let began = Instant::now();
+        let mut sent = 0;
+        while sent < count {
+            producers.send(&mut clicks, STEP).await?;
+            sent += STEP;
+            let due = began + Duration::from_millis(sent * 1_000 / rate);
+            tokio::time::sleep_until(due.into()).await;
+        }
+        Ok((producers, clicks))
+    })
 }

@@ -3,44 +3,19 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use anyhow::Result;
 use stratus_tests::checker::{self, Watcher};
 use stratus_tests::events::Clicks;
 use stratus_tests::process::Stratus;
 use stratus_tests::producers::Producers;
-use tokio::task::JoinHandle;
 
-use crate::platform::{Platform, TOPIC};
+use crate::platform::{Platform, TOPIC, send};
 
 const PARTITIONS: u64 = 4;
 /// How far an answer may lag: an event counts as sent when its producer begins to try, and a broker that was killed
 /// takes its time to come back.
 const LAG: Duration = Duration::from_secs(60);
-/// Events sent at a time.
-const STEP: u64 = 500;
-
-/// Sends events until `count` are sent, at about `rate` a second.
-fn send(
-    mut producers: Producers,
-    mut clicks: Clicks,
-    count: u64,
-    rate: u64,
-) -> JoinHandle<Result<(Producers, Clicks)>> {
-    tokio::spawn(async move {
-        let began = Instant::now();
-        let mut sent = 0;
-        while sent < count {
-            producers.send(&mut clicks, STEP).await?;
-            sent += STEP;
-            let due = began + Duration::from_millis(sent * 1_000 / rate);
-            tokio::time::sleep_until(due.into()).await;
-        }
-        Ok((producers, clicks))
-    })
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn every_layer_and_every_server_dies() {
     let _turn = stratus_tests::turn().await;

@@ -385,16 +385,10 @@ async fn a_replica_is_not_read_and_can_take_over() {
     let mut owner = Owner::of(&store, source).await;
     owner.commit(["a", "b"]).await;
     let replica = server.replica().unwrap();
-    for _ in 0..200 {
-        if replica.cli(&["INFO", "replication"]).unwrap().contains("master_link_status:up") {
-            break;
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-    assert_eq!(server.cli(&["WAIT", "1", "5000"]).unwrap(), "1");
+    replica.until_caught_up(&server).unwrap();
     let error = RedisStore::open(replica.url()).await.unwrap_err().to_string();
     assert!(error.contains("master"), "{error}");
-    replica.cli(&["REPLICAOF", "NO", "ONE"]).unwrap();
+    replica.promote().unwrap();
     let taken = open(&replica).await;
     owner.state = taken.source(source).await.unwrap();
     owner.check().await;
