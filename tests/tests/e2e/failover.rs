@@ -8,15 +8,13 @@ use anyhow::Result;
 use stratus_servers::redis::Redis;
 use stratus_tests::checker::{self, Watcher};
 use stratus_tests::events::Clicks;
-use stratus_tests::producers::Producers;
 use tokio_postgres::Client;
 
-use crate::platform::{Platform, TOPIC, send};
+use crate::platform::{Platform, send};
 
 const PARTITIONS: u64 = 4;
 /// How far an answer may lag: a store that is away, and then replays or begins anew.
 const LAG: Duration = Duration::from_secs(30);
-const REFRESH: &str = "REFRESH MATERIALIZED VIEW page_views; REFRESH MATERIALIZED VIEW totals";
 
 /// A replica of the store, with all that the store has.
 fn replica(platform: &Platform) -> Result<Redis> {
@@ -53,10 +51,10 @@ async fn a_replica_that_is_behind_takes_over() {
     let good = clicks.good;
     let watcher = Watcher::start(platform.address.subscribe(), good, LAG);
     let total = || watcher.total.load(Ordering::SeqCst);
-    let producers = Producers::start(platform.kafka.brokers(), TOPIC, PARTITIONS).await.unwrap();
+    let producers = platform.producers(PARTITIONS).await.unwrap();
     let sending = send(producers, clicks, 60_000, 3_000);
     pause(2_000).await;
-    client.batch_execute(REFRESH).await.unwrap();
+    platform.recompute().await.unwrap();
 
     // It lacks batches that were committed and shown, and nothing else: they are replayed.
     let behind = replica(&platform).unwrap();
@@ -71,7 +69,7 @@ async fn a_replica_that_is_behind_takes_over() {
     // It lacks the cut that a published version rests on.
     let behind = replica(&platform).unwrap();
     behind.promote().unwrap();
-    client.batch_execute(REFRESH).await.unwrap();
+    platform.recompute().await.unwrap();
     pause(1_000).await;
     fail_over(&mut platform, behind).await.unwrap();
     pause(3_000).await;
@@ -95,7 +93,7 @@ async fn a_replica_that_is_behind_takes_over() {
     let took = checker::until_total(&client, good, Duration::from_secs(60)).await.unwrap();
     let answers = watcher.stop().await.unwrap();
     checker::exact(&client, &clicks).await.unwrap();
-    client.batch_execute(REFRESH).await.unwrap();
+    platform.recompute().await.unwrap();
     checker::exact(&client, &clicks).await.unwrap();
     let rows = client.query("SELECT generation FROM stratus.versions", &[]).await.unwrap();
     let generations: BTreeSet<String> = rows.iter().map(|row| row.get(0)).collect();

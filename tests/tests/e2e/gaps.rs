@@ -13,11 +13,10 @@ use stratus_tests::events::Clicks;
 use stratus_tests::process::Stratus;
 use tokio_postgres::Client;
 
-use crate::platform::{Platform, TOPIC};
+use crate::platform::Platform;
 
 const PARTITIONS: usize = 3;
 const PATIENCE: Duration = Duration::from_secs(30);
-const REFRESH: &str = "REFRESH MATERIALIZED VIEW page_views; REFRESH MATERIALIZED VIEW totals";
 
 /// The platform, what was sent to it, and what of that the topic has forgotten too early.
 struct Story {
@@ -30,7 +29,7 @@ struct Story {
 
 impl Story {
     async fn begin() -> Result<Option<Self>> {
-        let Some(platform) = Platform::start(PARTITIONS as u64).await? else { return Ok(None) };
+        let Some(platform) = Platform::shared(PARTITIONS as u64).await? else { return Ok(None) };
         let producer = ClientConfig::new()
             .set("bootstrap.servers", platform.kafka.brokers())
             .set("enable.idempotence", "true")
@@ -41,7 +40,7 @@ impl Story {
 
     async fn send_to(&mut self, partition: usize, lines: &[String]) -> Result<()> {
         let sends = lines.iter().map(async |line| {
-            let record = FutureRecord::<(), str>::to(TOPIC).payload(line.trim_end());
+            let record = FutureRecord::<(), str>::to(&self.platform.topic).payload(line.trim_end());
             let record = record.partition(i32::try_from(partition)?);
             let sent = self.producer.send(record, PATIENCE).await.map_err(|(error, _)| error)?;
             anyhow::Ok(u64::try_from(sent.offset)?)
@@ -75,7 +74,8 @@ impl Story {
 
     /// The topic forgets what stands below an offset.
     fn forget(&self, partition: usize, before: u64) -> Result<()> {
-        self.platform.kafka.delete_records(TOPIC, i32::try_from(partition)?, i64::try_from(before)?)
+        let (partition, before) = (i32::try_from(partition)?, i64::try_from(before)?);
+        self.platform.kafka.delete_records(&self.platform.topic, partition, before)
     }
 
     fn good(&self) -> u64 {
@@ -105,7 +105,7 @@ impl Story {
     /// The answer counts each event that was not lost, before a refresh and after it, and says how many offsets are.
     async fn settle(&self, client: &Client) -> Result<()> {
         self.settle_unrefreshed(client).await?;
-        client.batch_execute(REFRESH).await?;
+        self.platform.recompute().await?;
         ensure!(total(client).await? == self.good(), "a refresh moved the answer");
         checker::exact(client, &self.clicks).await?;
         ensure!(gaps(client).await? == self.lost, "{:?}", gaps(client).await?);
@@ -152,7 +152,7 @@ async fn what_the_log_forgot_too_early_is_named_and_nothing_else_is_missing() {
     let client = story.platform.connect().await.unwrap();
     story.send(&[0, 1, 2], 3_000).await.unwrap();
     checker::until_total(&client, story.good(), PATIENCE).await.unwrap();
-    client.batch_execute(REFRESH).await.unwrap();
+    story.platform.recompute().await.unwrap();
     story.send(&[0, 1, 2], 1_000).await.unwrap();
     checker::until_total(&client, story.good(), PATIENCE).await.unwrap();
     checker::exact(&client, &story.clicks).await.unwrap();
@@ -208,7 +208,7 @@ async fn only_the_speed_layer_counted_them(story: &mut Story, client: &Client) -
     ensure!(total(client).await? == story.good() + 200);
     let lost: u64 = story.lost.iter().map(|((_, from), to)| to - from).sum();
     ensure!(lost_below_answer(client).await? == lost);
-    client.batch_execute(REFRESH).await?;
+    story.platform.recompute().await?;
     story.settle(client).await
 }
 
@@ -251,7 +251,7 @@ async fn the_store_is_lost_as_well(story: &mut Story, client: &Client) -> Result
     }
     story.send(&[0, 1, 2], 300).await?;
     checker::until_total(client, story.good() + 350, PATIENCE).await?;
-    story.platform.redis.cli(&["FLUSHALL"])?;
+    story.platform.redis.flush()?;
     let asking = story.platform.connect().await?;
     let asked = tokio::spawn(async move { refusal(&asking).await });
     tokio::time::sleep(Duration::from_secs(2)).await;
@@ -266,7 +266,7 @@ async fn the_store_is_lost_as_well(story: &mut Story, client: &Client) -> Result
     for partition in [0, 1, 2] {
         story.forget(partition, story.ends[partition])?;
     }
-    story.platform.redis.cli(&["FLUSHALL"])?;
+    story.platform.redis.flush()?;
     checker::until_total(client, story.good(), PATIENCE).await?;
     story.settle(client).await
 }

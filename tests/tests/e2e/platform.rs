@@ -14,31 +14,45 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_postgres::Client;
 
-/// The topic that the events are sent to.
-pub const TOPIC: &str = "clicks";
-const SOURCE: &str =
-    "CREATE TABLE clicks (user_id TEXT, page TEXT, ms INT, price NUMERIC(10, 2), at TIMESTAMPTZ)
-    WITH (connector = 'kafka', topic = 'clicks')";
-
 /// Events sent at a time.
 const STEP: u64 = 500;
 
+/// How long two recomputes may take.
+const RECOMPUTE: Duration = Duration::from_secs(60);
+
 /// Kafka, Redis, and a process for each layer.
 pub struct Platform {
+    // They end before what they work with is taken away.
+    pub layers: BTreeMap<&'static str, Stratus>,
     pub folder: TempDir,
     pub kafka: Kafka,
+    /// The topic that the events are sent to.
+    pub topic: String,
     pub redis: Redis,
     pub environment: BTreeMap<&'static str, String>,
-    pub layers: BTreeMap<&'static str, Stratus>,
     pub address: watch::Sender<String>,
 }
 
 impl Platform {
-    /// Starts the servers and every layer, and creates the source and two views. None if the servers are not to be
-    /// had, which has been said.
+    /// Starts servers of its own, for tests that kill them, and [runs](Platform::run) on them.
     pub async fn start(partitions: u64) -> Result<Option<Self>> {
-        let (Some(kafka), Some(redis)) = (Kafka::start()?, Redis::start(&[])?) else { return Ok(None) };
-        kafka.create_topic(TOPIC, i32::try_from(partitions)?, &[])?;
+        Self::run(Kafka::start()?, Redis::start(&[])?, partitions).await
+    }
+
+    /// [Runs](Platform::run) on servers that the environment names, if it does.
+    pub async fn shared(partitions: u64) -> Result<Option<Self>> {
+        Self::run(Kafka::shared()?, Redis::shared()?, partitions).await
+    }
+
+    /// Starts every layer, and creates the source and two views. None if the servers are not to be had, which has been
+    /// said.
+    async fn run(kafka: Option<Kafka>, redis: Option<Redis>, partitions: u64) -> Result<Option<Self>> {
+        let (Some(kafka), Some(redis)) = (kafka, redis) else { return Ok(None) };
+        let topic = kafka.topic(i32::try_from(partitions)?, &[])?;
+        let source = format!(
+            "CREATE TABLE clicks (user_id TEXT, page TEXT, ms INT, price NUMERIC(10, 2), at TIMESTAMPTZ)
+             WITH (connector = 'kafka', topic = '{topic}')"
+        );
         let environment = BTreeMap::from([
             ("STRATUS__KAFKA__BROKERS", kafka.brokers().to_owned()),
             ("STRATUS__STATE__KIND", "redis".to_owned()),
@@ -46,13 +60,14 @@ impl Platform {
         ]);
         let (address, _) = watch::channel(String::new());
         let folder = tempfile::tempdir()?;
-        let mut platform = Self { folder, kafka, redis, environment, layers: BTreeMap::new(), address };
+        let mut platform =
+            Self { layers: BTreeMap::new(), folder, kafka, topic, redis, environment, address };
         for layer in ["ingest", "speed", "batch", "serve"] {
             platform.start_layer(layer).await?;
         }
         let client = platform.connect().await?;
-        for statement in [SOURCE, VIEW, TOTALS] {
-            client.batch_execute(statement).await.context(statement)?;
+        for statement in [source.as_str(), VIEW, TOTALS] {
+            client.batch_execute(statement).await.context(statement.to_owned())?;
         }
         Ok(Some(platform))
     }
@@ -77,6 +92,11 @@ impl Platform {
         self.start_layer(layer).await
     }
 
+    /// Producers of events, which take turns.
+    pub async fn producers(&self, partitions: u64) -> Result<Producers> {
+        Producers::start(self.kafka.brokers(), &self.topic, partitions).await
+    }
+
     pub async fn connect(&self) -> Result<Client> {
         self.layers.get("serve").context("serve runs")?.connect().await
     }
@@ -86,6 +106,14 @@ impl Platform {
         if let Ok(client) = self.connect().await {
             tokio::spawn(async move { client.batch_execute("REFRESH MATERIALIZED VIEW page_views").await });
         }
+    }
+
+    /// Recomputes both views and waits for it.
+    pub async fn recompute(&self) -> Result<()> {
+        let client = self.connect().await?;
+        let statements = "REFRESH MATERIALIZED VIEW page_views; REFRESH MATERIALIZED VIEW totals";
+        let recompute = tokio::time::timeout(RECOMPUTE, client.batch_execute(statements)).await;
+        Ok(recompute.context("the recompute does not end")??)
     }
 
     /// Ends every process in an orderly way.

@@ -8,9 +8,8 @@ use std::time::Duration;
 use stratus_tests::checker::{self, Watcher};
 use stratus_tests::events::Clicks;
 use stratus_tests::process::Stratus;
-use stratus_tests::producers::Producers;
 
-use crate::platform::{Platform, TOPIC, send};
+use crate::platform::{Platform, send};
 
 const PARTITIONS: u64 = 4;
 /// How far an answer may lag: an event counts as sent when its producer begins to try, and a broker that was killed
@@ -22,7 +21,7 @@ async fn every_layer_and_every_server_dies() {
     let Some(mut platform) = Platform::start(PARTITIONS).await.unwrap() else { return };
     let clicks = Clicks::without_files(7, 1);
     let watcher = Watcher::start(platform.address.subscribe(), clicks.good, LAG);
-    let producers = Producers::start(platform.kafka.brokers(), TOPIC, PARTITIONS).await.unwrap();
+    let producers = platform.producers(PARTITIONS).await.unwrap();
     let good = clicks.good;
     let sending = send(producers, clicks, stratus_tests::event_count(), 5_000);
 
@@ -46,7 +45,7 @@ async fn every_layer_and_every_server_dies() {
     pause(2).await;
     platform.kafka.restart().unwrap();
     pause(3).await;
-    platform.redis.cli(&["FLUSHALL"]).unwrap();
+    platform.redis.flush().unwrap();
     pause(5).await;
     platform.refresh().await;
     pause(2).await;
@@ -81,11 +80,11 @@ async fn every_layer_and_every_server_dies() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_second_process_of_a_layer_does_no_harm() {
     let _turn = stratus_tests::turn().await;
-    let Some(mut platform) = Platform::start(PARTITIONS).await.unwrap() else { return };
+    let Some(mut platform) = Platform::shared(PARTITIONS).await.unwrap() else { return };
     let client = platform.connect().await.unwrap();
     let clicks = Clicks::without_files(8, 1);
     let watcher = Watcher::start(platform.address.subscribe(), clicks.good, LAG);
-    let producers = Producers::start(platform.kafka.brokers(), TOPIC, PARTITIONS).await.unwrap();
+    let producers = platform.producers(PARTITIONS).await.unwrap();
     let sending = send(producers, clicks, 20_000, 2_000);
     let mut second = Vec::new();
     for layer in ["speed", "ingest", "batch", "serve"] {
