@@ -2,6 +2,8 @@
 # Installs what the tests need and runs everything.
 #   tests/run.sh          unit, property, end-to-end and fault tests
 #   tests/run.sh --lint   formatting and lints first
+# With KAFKA_BROKERS=host:port and REDIS_URL=redis://host:port the tests that leave a server as it is use these, under
+# names of their own that they take away again; tests that kill or configure a server start their own all the same.
 # With CI=true a tool that cannot be had is a failure; otherwise it is said and its tests are left out.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -107,5 +109,10 @@ install_python_clients
 # Always the whole workspace: another selection of packages would build the dependencies again with other features.
 say "build"
 cargo build --workspace --all-targets --locked
+for server in KAFKA_BROKERS REDIS_URL; do
+    if [ -n "${!server:-}" ]; then
+        say "$server is set: tests that leave a server as it is use that one, the others start their own"
+    fi
+done
 say "unit, property, conformance, end-to-end and fault tests"
 cargo test --workspace --locked --no-fail-fast

@@ -12,7 +12,7 @@ use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use bytes::Bytes;
 use deltalake::kernel::engine::arrow_conversion::TryIntoKernel;
-use deltalake::kernel::transaction::{CommitData, PROTOCOL, TransactionError};
+use deltalake::kernel::transaction::{CommitData, CommitProperties, PROTOCOL, TransactionError};
 use deltalake::kernel::{Action, EagerSnapshot, StructType};
 use deltalake::logstore::{CommitOrBytes, LogStoreRef, get_actions};
 use deltalake::protocol::{DeltaOperation, SaveMode};
@@ -108,12 +108,15 @@ impl SourceTable {
         })
     }
 
+    /// Makes the table as its version 0, or fails if somebody else has. Deltalake's retry would put the same creation
+    /// behind the other one, as a version that ends the ingester which has read the first.
     async fn make(&self) -> Result<(), LakeError> {
         DeltaTable::new(Arc::clone(&self.log_store))
             .create()
             .with_columns(self.delta_schema()?.fields().cloned())
             .with_configuration(PROPERTIES.map(|(name, value)| (name.to_owned(), Some(value.to_owned()))))
             .with_save_mode(SaveMode::ErrorIfExists)
+            .with_commit_properties(CommitProperties::default().with_max_retries(0))
             .await
             .map_err(self.failed("could not make"))?;
         Ok(())

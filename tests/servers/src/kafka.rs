@@ -1,119 +1,60 @@
-//! A Kafka broker (KRaft, one node), from the artifacts that `tests/run.sh` resolves.
+//! Kafka for tests: a broker of our own, or the brokers that `KAFKA_BROKERS` names.
 
-use std::path::{Path, PathBuf};
-use std::process::Command;
+mod broker;
+
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, bail};
 use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::{Offset, TopicPartitionList};
-use tempfile::TempDir;
 
-use crate::{ServerProcess, free_port};
+use crate::given;
+use broker::Broker;
 
-/// The version that `tests/servers/kafka/pom.xml` names.
-const VERSION: &str = "4.1.1";
-/// How long a start may take on a busy machine.
-const START: Duration = Duration::from_secs(90);
 /// How long a request to the broker may take.
 const REQUEST: Duration = Duration::from_secs(30);
 
-/// A running broker; its log is gone when it is dropped.
+/// Brokers and the topics that were made there. A broker of our own is gone with its topics when this is dropped; on
+/// given ones the topics are deleted.
 #[derive(Debug)]
 pub struct Kafka {
-    process: ServerProcess,
-    folder: TempDir,
-    jars: PathBuf,
+    own: Option<Broker>,
     brokers: String,
-}
-
-/// Where the artifacts are: `STRATUS_TEST_KAFKA`, or the place beside the build where `tests/run.sh` puts them.
-fn jars() -> Option<PathBuf> {
-    let named = std::env::var_os("STRATUS_TEST_KAFKA").map(PathBuf::from);
-    let beside = || {
-        let built = std::env::current_exe().ok()?;
-        built.ancestors().map(|folder| folder.join(format!("kafka-{VERSION}"))).find(|jars| jars.is_dir())
-    };
-    named.or_else(beside).filter(|jars| jars.is_dir())
-}
-
-fn java(jars: &Path, heap: &str) -> Command {
-    let mut command = Command::new("java");
-    command.arg(format!("-Xmx{heap}")).args(["-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"]);
-    command.arg("-cp").arg(jars.join("*"));
-    command
+    topics: Mutex<Vec<String>>,
 }
 
 impl Kafka {
-    /// Starts a broker on a free port. None if Java or the artifacts are not to be had, which is said; with `CI=true`
-    /// it is an error.
+    /// Starts a broker on a free port, for tests that kill it or need it as it is configured here. None if Java or the
+    /// artifacts are not to be had, which is said; with `CI=true` it is an error.
     ///
     /// # Errors
     /// If it is there and does not start.
     pub fn start() -> Result<Option<Self>> {
-        let has_java = Command::new("java").arg("-version").output().is_ok();
-        let Some(jars) = jars().filter(|_| has_java) else {
-            ensure!(std::env::var("CI").as_deref() != Ok("true"), "Kafka is needed: tests/run.sh fetches it");
-            eprintln!("warning: Kafka is missing; its tests are left out (tests/run.sh fetches it)");
-            return Ok(None);
-        };
-        let folder = tempfile::tempdir()?;
-        let (port, controller) = (free_port()?, free_port()?);
-        let brokers = format!("127.0.0.1:{port}");
-        let data = folder.path().join("data");
-        let settings = format!(
-            "process.roles=broker,controller\n\
-             node.id=1\n\
-             controller.quorum.voters=1@127.0.0.1:{controller}\n\
-             listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}\n\
-             advertised.listeners=PLAINTEXT://127.0.0.1:{port}\n\
-             controller.listener.names=CONTROLLER\n\
-             listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT\n\
-             log.dirs={}\n\
-             num.partitions=1\n\
-             auto.create.topics.enable=false\n\
-             offsets.topic.num.partitions=1\n\
-             offsets.topic.replication.factor=1\n\
-             transaction.state.log.num.partitions=1\n\
-             transaction.state.log.replication.factor=1\n\
-             transaction.state.log.min.isr=1\n\
-             share.coordinator.state.topic.replication.factor=1\n\
-             share.coordinator.state.topic.num.partitions=1\n\
-             group.initial.rebalance.delay.ms=0\n\
-             log.retention.check.interval.ms=1000\n",
-            data.display()
-        );
-        std::fs::write(folder.path().join("server.properties"), settings)?;
-        let log4j = "<Configuration status=\"WARN\"><Appenders><Console name=\"out\"><PatternLayout pattern=\"%d %p %m (%c)%n\"/>\
-                     </Console></Appenders><Loggers><Root level=\"WARN\"><AppenderRef ref=\"out\"/></Root></Loggers></Configuration>";
-        std::fs::write(folder.path().join("log4j2.xml"), log4j)?;
-        let format = java(&jars, "256m")
-            .args(["kafka.tools.StorageTool", "format", "-t", "c3RyYXR1cy10ZXN0LWthZg", "-c"])
-            .arg(folder.path().join("server.properties"))
-            .output()?;
-        if !format.status.success() {
-            bail!("Kafka's storage cannot be formatted: {}", String::from_utf8_lossy(&format.stderr));
+        given::unused(given::KAFKA, "a broker of its own");
+        Self::own()
+    }
+
+    /// The brokers that `KAFKA_BROKERS` names, or one as [`Kafka::start`] starts it.
+    ///
+    /// # Errors
+    /// If there is none and none can be started.
+    pub fn shared() -> Result<Option<Self>> {
+        match given::address(given::KAFKA) {
+            Some(brokers) => Ok(Some(Self { own: None, brokers, topics: Mutex::default() })),
+            None => Self::own(),
         }
-        let process = Self::spawn(&jars, folder.path())?;
-        let mut kafka = Self { process, folder, jars, brokers };
-        kafka.wait()?;
-        Ok(Some(kafka))
     }
 
-    fn spawn(jars: &Path, folder: &Path) -> Result<ServerProcess> {
-        let mut command = java(jars, "512m");
-        command.arg(format!("-Dlog4j2.configurationFile={}", folder.join("log4j2.xml").display()));
-        command.arg("kafka.Kafka").arg(folder.join("server.properties"));
-        ServerProcess::spawn("Kafka", command, &folder.join("kafka.log"))
-    }
-
-    /// Waits until the broker answers.
-    fn wait(&mut self) -> Result<()> {
-        let client: BaseConsumer = self.client().create()?;
-        self.process.wait_until(START, || client.fetch_metadata(None, Duration::from_secs(1)).is_ok())
+    fn own() -> Result<Option<Self>> {
+        let own = |broker: Broker| {
+            let brokers = broker.address.clone();
+            Self { own: Some(broker), brokers, topics: Mutex::default() }
+        };
+        Ok(Broker::start()?.map(own))
     }
 
     /// The bootstrap servers.
@@ -121,42 +62,48 @@ impl Kafka {
         &self.brokers
     }
 
+    fn broker(&self) -> Result<&Broker> {
+        self.own.as_ref().context(given::NOT_OURS)
+    }
+
     /// The broker's process id.
-    pub fn id(&self) -> u32 {
-        self.process.id()
+    ///
+    /// # Errors
+    /// If it is not ours.
+    pub fn id(&self) -> Result<u32> {
+        Ok(self.broker()?.process.id())
     }
 
     /// kill -9.
     ///
     /// # Errors
-    /// If it cannot be killed.
+    /// If it cannot be killed, or is not ours.
     pub fn kill(&mut self) -> Result<()> {
-        self.process.kill()
+        self.own.as_mut().context(given::NOT_OURS)?.process.kill()
     }
 
     /// Starts it again, over the same log and on the same port.
     ///
     /// # Errors
-    /// If it does not start.
+    /// If it does not start, or is not ours.
     pub fn restart(&mut self) -> Result<()> {
-        self.process = Self::spawn(&self.jars, self.folder.path())?;
-        self.wait()
+        self.own.as_mut().context(given::NOT_OURS)?.restart()
     }
 
     /// SIGSTOP.
     ///
     /// # Errors
-    /// If it cannot be signalled.
+    /// If it cannot be signalled, or is not ours.
     pub fn pause(&self) -> Result<()> {
-        self.process.pause()
+        self.broker()?.process.pause()
     }
 
     /// SIGCONT.
     ///
     /// # Errors
-    /// If it cannot be signalled.
+    /// If it cannot be signalled, or is not ours.
     pub fn resume(&self) -> Result<()> {
-        self.process.resume()
+        self.broker()?.process.resume()
     }
 
     fn client(&self) -> ClientConfig {
@@ -167,6 +114,16 @@ impl Kafka {
 
     fn admin(&self) -> Result<AdminClient<DefaultClientContext>> {
         Ok(self.client().create()?)
+    }
+
+    /// Creates a topic under a name that nobody else has, and waits until it can be used.
+    ///
+    /// # Errors
+    /// If the broker refuses.
+    pub fn topic(&self, partitions: i32, settings: &[(&str, &str)]) -> Result<String> {
+        let name = given::name();
+        self.create_topic(&name, partitions, settings)?;
+        Ok(name)
     }
 
     /// Creates a topic and waits until it can be used.
@@ -181,6 +138,7 @@ impl Kafka {
         let admin = self.admin()?;
         let made = wait(admin.create_topics([&topic], &AdminOptions::new().request_timeout(Some(REQUEST))))?;
         made.into_iter().next().context("no answer")?.map_err(|(_, code)| code)?;
+        self.topics.lock().unwrap_or_else(PoisonError::into_inner).push(name.to_owned());
         self.until_partitions(name, partitions as usize)
     }
 
@@ -233,6 +191,24 @@ impl Kafka {
             std::thread::sleep(Duration::from_millis(20));
         }
         bail!("topic {name} has not {wanted} partitions in time")
+    }
+}
+
+impl Drop for Kafka {
+    fn drop(&mut self) {
+        let mut topics = std::mem::take(self.topics.get_mut().unwrap_or_else(PoisonError::into_inner));
+        if self.own.is_some() || topics.is_empty() {
+            return;
+        }
+        topics.sort();
+        topics.dedup();
+        let names: Vec<&str> = topics.iter().map(String::as_str).collect();
+        let gone = self.admin().and_then(|admin| {
+            wait(admin.delete_topics(&names, &AdminOptions::new().request_timeout(Some(REQUEST))))
+        });
+        if let Err(error) = gone {
+            eprintln!("warning: topics {topics:?} are left behind at {}: {error:#}", self.brokers);
+        }
     }
 }
 

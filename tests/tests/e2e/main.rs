@@ -5,8 +5,11 @@
 mod clients;
 mod crash_points;
 mod demo;
+mod failover;
 mod faults;
+mod gaps;
 mod kills;
+mod platform;
 mod production;
 mod run;
 mod tour;

@@ -3,129 +3,25 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
-use stratus_servers::kafka::Kafka;
-use stratus_servers::redis::Redis;
 use stratus_tests::checker::{self, Watcher};
-use stratus_tests::events::{Clicks, TOTALS, VIEW};
+use stratus_tests::events::Clicks;
 use stratus_tests::process::Stratus;
-use stratus_tests::producers::Producers;
-use tempfile::TempDir;
-use tokio::sync::watch;
-use tokio::task::JoinHandle;
+
+use crate::platform::{Platform, send};
 
 const PARTITIONS: u64 = 4;
-const SOURCE: &str =
-    "CREATE TABLE clicks (user_id TEXT, page TEXT, ms INT, price NUMERIC(10, 2), at TIMESTAMPTZ)
-    WITH (connector = 'kafka', topic = 'clicks')";
 /// How far an answer may lag: an event counts as sent when its producer begins to try, and a broker that was killed
 /// takes its time to come back.
 const LAG: Duration = Duration::from_secs(60);
-/// Events sent at a time.
-const STEP: u64 = 500;
-
-/// Kafka, Redis, and a process for each layer.
-struct Platform {
-    folder: TempDir,
-    kafka: Kafka,
-    redis: Redis,
-    environment: BTreeMap<&'static str, String>,
-    layers: BTreeMap<&'static str, Stratus>,
-    address: watch::Sender<String>,
-}
-
-impl Platform {
-    /// None if the servers are not to be had, which has been said.
-    async fn start() -> Result<Option<Self>> {
-        let (Some(kafka), Some(redis)) = (Kafka::start()?, Redis::start(&[])?) else { return Ok(None) };
-        kafka.create_topic("clicks", PARTITIONS as i32, &[])?;
-        let environment = BTreeMap::from([
-            ("STRATUS__KAFKA__BROKERS", kafka.brokers().to_owned()),
-            ("STRATUS__STATE__KIND", "redis".to_owned()),
-            ("STRATUS__STATE__URL", redis.url().to_owned()),
-        ]);
-        let (address, _) = watch::channel(String::new());
-        let folder = tempfile::tempdir()?;
-        let mut platform = Self { folder, kafka, redis, environment, layers: BTreeMap::new(), address };
-        for layer in ["ingest", "speed", "batch", "serve"] {
-            platform.start_layer(layer).await?;
-        }
-        Ok(Some(platform))
-    }
-
-    async fn start_layer(&mut self, layer: &'static str) -> Result<()> {
-        let process = Stratus::start(layer, self.folder.path(), &self.environment).await?;
-        if layer == "serve" {
-            self.address.send_replace(process.pg.clone());
-        }
-        self.layers.insert(layer, process);
-        Ok(())
-    }
-
-    async fn kill(&mut self, layer: &'static str) -> Result<()> {
-        self.layers.remove(layer).context("it runs")?.kill().await
-    }
-
-    /// kill -9, and a new process of the same layer.
-    async fn replace(&mut self, layer: &'static str) -> Result<()> {
-        self.kill(layer).await?;
-        self.start_layer(layer).await
-    }
-
-    async fn connect(&self) -> Result<tokio_postgres::Client> {
-        self.layers.get("serve").context("serve runs")?.connect().await
-    }
-
-    /// Asks for a recompute and does not wait for it.
-    async fn refresh(&self) {
-        if let Ok(client) = self.connect().await {
-            tokio::spawn(async move { client.batch_execute("REFRESH MATERIALIZED VIEW page_views").await });
-        }
-    }
-
-    /// Ends every process in an orderly way.
-    async fn stop(self) -> Result<()> {
-        for (layer, process) in self.layers {
-            let (status, log) = process.terminate().await?;
-            ensure!(status.success(), "SIGTERM of {layer} ended with {status}:\n{log}");
-        }
-        Ok(())
-    }
-}
-
-/// Sends events until `count` are sent, at about `rate` a second.
-fn send(
-    mut producers: Producers,
-    mut clicks: Clicks,
-    count: u64,
-    rate: u64,
-) -> JoinHandle<Result<(Producers, Clicks)>> {
-    tokio::spawn(async move {
-        let began = Instant::now();
-        let mut sent = 0;
-        while sent < count {
-            producers.send(&mut clicks, STEP).await?;
-            sent += STEP;
-            let due = began + Duration::from_millis(sent * 1_000 / rate);
-            tokio::time::sleep_until(due.into()).await;
-        }
-        Ok((producers, clicks))
-    })
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn every_layer_and_every_server_dies() {
     let _turn = stratus_tests::turn().await;
-    let Some(mut platform) = Platform::start().await.unwrap() else { return };
-    let client = platform.connect().await.unwrap();
-    for statement in [SOURCE, VIEW, TOTALS] {
-        client.batch_execute(statement).await.unwrap();
-    }
+    let Some(mut platform) = Platform::start(PARTITIONS).await.unwrap() else { return };
     let clicks = Clicks::without_files(7, 1);
     let watcher = Watcher::start(platform.address.subscribe(), clicks.good, LAG);
-    let producers = Producers::start(platform.kafka.brokers(), "clicks", PARTITIONS).await.unwrap();
+    let producers = platform.producers(PARTITIONS).await.unwrap();
     let good = clicks.good;
     let sending = send(producers, clicks, stratus_tests::event_count(), 5_000);
 
@@ -149,7 +45,7 @@ async fn every_layer_and_every_server_dies() {
     pause(2).await;
     platform.kafka.restart().unwrap();
     pause(3).await;
-    platform.redis.cli(&["FLUSHALL"]).unwrap();
+    platform.redis.flush().unwrap();
     pause(5).await;
     platform.refresh().await;
     pause(2).await;
@@ -184,14 +80,11 @@ async fn every_layer_and_every_server_dies() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_second_process_of_a_layer_does_no_harm() {
     let _turn = stratus_tests::turn().await;
-    let Some(mut platform) = Platform::start().await.unwrap() else { return };
+    let Some(mut platform) = Platform::shared(PARTITIONS).await.unwrap() else { return };
     let client = platform.connect().await.unwrap();
-    for statement in [SOURCE, VIEW, TOTALS] {
-        client.batch_execute(statement).await.unwrap();
-    }
     let clicks = Clicks::without_files(8, 1);
     let watcher = Watcher::start(platform.address.subscribe(), clicks.good, LAG);
-    let producers = Producers::start(platform.kafka.brokers(), "clicks", PARTITIONS).await.unwrap();
+    let producers = platform.producers(PARTITIONS).await.unwrap();
     let sending = send(producers, clicks, 20_000, 2_000);
     let mut second = Vec::new();
     for layer in ["speed", "ingest", "batch", "serve"] {

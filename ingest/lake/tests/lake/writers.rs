@@ -1,7 +1,10 @@
 //! Two ingesters of one source: exactly one goes on.
 
+use std::sync::Arc;
+
 use stratus_lake::{Lake, LakeError, MasterDataset, SourceTables};
 use stratus_seam::offsets::OffsetVector;
+use tokio::sync::Barrier;
 
 use crate::samples::{at, events, letter, positions, source};
 
@@ -50,6 +53,35 @@ async fn of_two_that_race_exactly_one_goes_on() {
         let bad: Vec<_> = (0..60).filter(|offset| offset % 3 == 1).map(|offset| (0, offset)).collect();
         assert_eq!(positions(master.snapshot().await.unwrap().events()).await, good);
         assert_eq!(positions(master.dead_letters().await.unwrap()).await, bad);
+    }
+}
+
+/// Every layer opens a new source's tables in the same moment, each in a process of its own: the tables are made once.
+/// A second version made by a late one would end the ingester that had read the first.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn tables_are_made_once_whoever_comes_at_the_same_time() {
+    for _ in 0..20 {
+        let (dir, _) = local();
+        let source = source();
+        let start = Arc::new(Barrier::new(4));
+        let open = |_| {
+            let (path, source) = (dir.path().join("a lake").display().to_string(), source.clone());
+            let start = Arc::clone(&start);
+            tokio::spawn(async move {
+                let lake = Lake::open(&path).unwrap();
+                start.wait().await;
+                SourceTables::open(&lake, &source).await.unwrap()
+            })
+        };
+        let mut opened = futures::future::try_join_all((0..4).map(open)).await.unwrap();
+        for table in ["events", "dead_letters"] {
+            let log = dir.path().join(format!("a lake/sources/{}/{table}/_delta_log", source.id));
+            let commits = std::fs::read_dir(log).unwrap().map(|file| file.unwrap().file_name());
+            let commits: Vec<_> = commits.filter(|name| name.to_string_lossy().ends_with(".json")).collect();
+            assert_eq!(commits.len(), 1, "{table}: {commits:?}");
+        }
+        let mut first = opened.remove(0);
+        first.append(&at([]), &at([(0, 4)]), vec![events(0, 0..4)], Vec::new()).await.unwrap();
     }
 }
 

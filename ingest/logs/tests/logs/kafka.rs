@@ -18,21 +18,16 @@ use stratus_servers::kafka::Kafka;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// One broker for all tests; each has topics of its own. It is ended when the last test lets go of it.
+/// One broker for all tests that leave it as it is; each has topics of its own. It is let go with the last of them.
 fn broker() -> Option<Arc<Kafka>> {
     static BROKER: OnceLock<Mutex<std::sync::Weak<Kafka>>> = OnceLock::new();
     let mut broker = BROKER.get_or_init(Mutex::default).lock().unwrap();
     if let Some(running) = broker.upgrade() {
         return Some(running);
     }
-    let started = Arc::new(Kafka::start().unwrap()?);
+    let started = Arc::new(Kafka::shared().unwrap()?);
     *broker = Arc::downgrade(&started);
     Some(started)
-}
-
-fn name() -> String {
-    static NEXT: AtomicU32 = AtomicU32::new(0);
-    format!("topic-{}", NEXT.fetch_add(1, Ordering::SeqCst))
 }
 
 fn settings(kafka: &Kafka) -> KafkaSettings {
@@ -53,8 +48,7 @@ struct Topic {
 
 impl Topic {
     fn new(kafka: &Arc<Kafka>, partitions: u32, settings: &[(&str, &str)]) -> Self {
-        let name = name();
-        kafka.create_topic(&name, partitions as i32, settings).unwrap();
+        let name = kafka.topic(partitions as i32, settings).unwrap();
         Self { kafka: Arc::clone(kafka), name, partitions: AtomicU32::new(partitions) }
     }
 
@@ -74,11 +68,18 @@ impl Topic {
         }
     }
 
-    /// A transaction over partition 0.
-    fn transact(&self, id: &str, payloads: &[&str], commit: bool) {
+    /// A producer with an open transaction.
+    fn transaction(&self, id: &str) -> BaseProducer {
+        let id = format!("{}-{id}", self.name);
         let producer: BaseProducer = config(&self.kafka).set("transactional.id", id).create().unwrap();
         producer.init_transactions(PATIENCE).unwrap();
         producer.begin_transaction().unwrap();
+        producer
+    }
+
+    /// A transaction over partition 0.
+    fn transact(&self, id: &str, payloads: &[&str], commit: bool) {
+        let producer = self.transaction(id);
         for payload in payloads {
             producer.send(BaseRecord::<(), str>::to(&self.name).partition(0).payload(payload)).unwrap();
         }
@@ -160,9 +161,7 @@ async fn the_end_is_behind_the_last_record_that_counts() {
     assert_eq!(latest.get(0), 4, "a source begins behind the last record");
 
     // An open transaction holds back what stands behind it.
-    let open: BaseProducer = config(&kafka).set("transactional.id", "open").create().unwrap();
-    open.init_transactions(PATIENCE).unwrap();
-    open.begin_transaction().unwrap();
+    let open = topic.transaction("open");
     open.send(BaseRecord::<(), str>::to(&topic.name).partition(0).payload("e")).unwrap();
     open.flush(PATIENCE).unwrap();
     topic.send(0, &[b"f"]).await;

@@ -357,7 +357,7 @@ proptest! {
 
 #[test]
 fn redis_does_as_the_model_with_faults_and_without() {
-    let Some(server) = Redis::start(&["--appendonly", "no"]).unwrap() else { return };
+    let Some(server) = Redis::shared().unwrap() else { return };
     let place = || Place::Redis { url: server.url().to_owned(), open: None };
     let config = ProptestConfig { cases: 16, failure_persistence: None, ..ProptestConfig::default() };
     let steps = proptest::collection::vec(step(), 1..60);

@@ -93,14 +93,14 @@ async fn open(server: &Redis) -> RedisStore {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn redis_keeps_the_promises() {
-    let Some(server) = Redis::start(&[]).unwrap() else { return };
+    let Some(server) = Redis::shared().unwrap() else { return };
     let store = stratus_state::open("redis", server.url()).await.unwrap();
     conformance::run_all(|| async { store.clone() }).await;
 }
 
 #[tokio::test]
 async fn large_commits_find_and_evicted_keys() {
-    let Some(server) = Redis::start(&[]).unwrap() else { return };
+    let Some(server) = Redis::shared().unwrap() else { return };
     let store = open(&server).await;
     let source = SourceId::new();
     let mut owner = Owner::of(&store, source).await;
@@ -116,7 +116,8 @@ async fn large_commits_find_and_evicted_keys() {
     assert_eq!((page.next, page.stand.map(|stand| stand.txid)), (None, Some(4)));
     assert_eq!(shards.find(1, owner.scope, &asked).await.unwrap().stand, None);
 
-    let hash = format!("{{stratus:{source}:0}}:v:{}:1", owner.scope.view);
+    let namespace = server.namespace();
+    let hash = format!("{{{namespace}:{source}:0}}:v:{}:1", owner.scope.view);
     assert_eq!(server.cli(&["HDEL", &hash, "[7]"]).unwrap(), "1");
     let (meta, found) = owner.state.shards.meta(0).await.unwrap().unwrap();
     assert_eq!((meta.rows[&owner.scope], found[&owner.scope]), (20_000, 19_999));
@@ -130,16 +131,18 @@ async fn large_commits_find_and_evicted_keys() {
     let (now, _) = owner.state.shards.meta(0).await.unwrap().unwrap();
     assert_eq!(now, meta, "nothing was written");
 
-    server.cli(&["SET", &format!("{{stratus:{source}:1}}:meta"), "x"]).unwrap();
+    server.cli(&["SET", &format!("{{{namespace}:{source}:1}}:meta"), "x"]).unwrap();
     assert!(matches!(owner.state.shards.meta(1).await, Err(StoreError::Damaged(_))));
     store.forget(source).await.unwrap();
-    assert_eq!(server.cli(&["KEYS", "*"]).unwrap(), "{stratus}:whole");
+    let left = server.cli(&["KEYS", &format!("{{{namespace}*")]).unwrap();
+    // Kept where the server writes an append-only file.
+    assert_eq!(left.replace(&format!("{{{namespace}}}:whole"), ""), "");
 }
 
 /// The function in the server and the seam's decision say the same of the same facts.
 #[tokio::test]
 async fn the_server_judges_as_the_seam_does() {
-    let Some(server) = Redis::start(&[]).unwrap() else { return };
+    let Some(server) = Redis::shared().unwrap() else { return };
     let store = open(&server).await;
     let (generations, tokens) = ([Generation::new(), Generation::new()], [Token::after(3), Token::after(3)]);
     let attempts = [Attempt::new(), Attempt::new()];
@@ -151,7 +154,7 @@ async fn the_server_judges_as_the_seam_does() {
         let same = |bit: u64| usize::from(case & bit != 0);
         // 9,007,199,254,740,993 is the first number that a double does not hold.
         let has = if case & 32 != 0 { 9_007_199_254_740_992 } else { 5 };
-        let key = format!("{{stratus:{source}:0}}:meta");
+        let key = format!("{{{}:{source}:0}}:meta", server.namespace());
         let (generation, token) = (generations[0].to_string(), tokens[0].to_string());
         let (txid, attempt) = (has.to_string(), attempts[0].to_string());
         let fields = ["generation", &generation, "token", &token, "txid", &txid, "attempt", &attempt];
@@ -342,7 +345,7 @@ async fn a_file_cut_short_is_an_earlier_whole_state() {
             owner.commit(["a", "b", "c"]).await;
         }
         server.kill().unwrap();
-        let folder = std::fs::read_dir(server.folder().join("appendonlydir")).unwrap();
+        let folder = std::fs::read_dir(server.folder().unwrap().join("appendonlydir")).unwrap();
         let files = folder.map(|entry| entry.unwrap().path());
         let file = files.filter(|path| path.to_string_lossy().ends_with(".incr.aof")).max().unwrap();
         let len = file.metadata().unwrap().len();
@@ -421,16 +424,10 @@ async fn a_replica_is_not_read_and_can_take_over() {
     let mut owner = Owner::of(&store, source).await;
     owner.commit(["a", "b"]).await;
     let replica = server.replica().unwrap();
-    for _ in 0..200 {
-        if replica.cli(&["INFO", "replication"]).unwrap().contains("master_link_status:up") {
-            break;
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-    assert_eq!(server.cli(&["WAIT", "1", "5000"]).unwrap(), "1");
+    replica.until_caught_up(&server).unwrap();
     let error = RedisStore::open(replica.url()).await.unwrap_err().to_string();
     assert!(error.contains("master"), "{error}");
-    replica.cli(&["REPLICAOF", "NO", "ONE"]).unwrap();
+    replica.promote().unwrap();
     let taken = open(&replica).await;
     owner.state = taken.source(source).await.unwrap();
     owner.check().await;
