@@ -1,0 +1,5 @@
+//! Kafka.
+
+pub mod message_id;
+pub mod offsets;
+pub mod retries;
