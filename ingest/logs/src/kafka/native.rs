@@ -153,6 +153,8 @@ pub(super) struct Record(ptr::NonNull<sys::rd_kafka_message_t>);
 
 // SAFETY: a message belongs to whoever took it, and librdkafka lets any thread destroy it.
 unsafe impl Send for Record {}
+// SAFETY: through a shared reference its fields are only read.
+unsafe impl Sync for Record {}
 
 impl Record {
     pub(super) fn offset(&self) -> u64 {
