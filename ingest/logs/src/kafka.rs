@@ -1,9 +1,11 @@
 //! A Kafka topic as a source's log, and as the place where HTTP puts events.
 
 mod appender;
+mod group;
 mod lane;
 mod log;
 mod native;
+mod reader;
 mod settings;
 mod topic;
 
@@ -13,7 +15,9 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use stratus_seam::log::LogError;
 
 pub use appender::KafkaAppender;
+pub use group::{Committed, KafkaGroup};
 pub use log::KafkaLog;
+pub use reader::{KafkaReader, KafkaRecord, ReadError};
 pub use settings::{KafkaSettings, KafkaSettingsError};
 pub use topic::{KafkaTopic, Start, StartError, TopicFacts};
 

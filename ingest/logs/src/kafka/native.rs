@@ -1,6 +1,6 @@
-//! The two things of librdkafka that its Rust wrapper does not offer: the id of a topic (KIP-516), and taking many
-//! records of one partition at once, with the offsets at which the partition ends. The only unsafe code of the
-//! project.
+//! The things of librdkafka that its Rust wrapper does not offer: the id of a topic (KIP-516), taking many records of
+//! one partition at once, with the offsets at which the partition ends, and the metadata of a committed offset that
+//! may be any bytes. The only unsafe code of the project.
 //!
 //! librdkafka's objects may be used from any thread. What is asked for here is owned by the structs below and
 //! destroyed with them, each before the client that it belongs to, which they keep alive.
@@ -11,6 +11,7 @@ use std::ptr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rdkafka::TopicPartitionList;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::RDKafkaErrorCode;
 use rdkafka_sys as sys;
@@ -119,6 +120,22 @@ unsafe fn described(
     }
 }
 
+/// What stands beside a committed offset. The wrapper's own accessor panics over what is no text.
+pub(super) fn metadata(list: &TopicPartitionList, topic: &str, partition: i32) -> String {
+    let Ok(name) = CString::new(topic) else { return String::new() };
+    // SAFETY: the element belongs to the list, and its metadata of that length to the element; the text is copied.
+    unsafe {
+        let found = sys::rd_kafka_topic_partition_list_find(list.ptr(), name.as_ptr(), partition);
+        match found.as_ref() {
+            Some(element) if !element.metadata.is_null() => {
+                let bytes = std::slice::from_raw_parts(element.metadata.cast(), element.metadata_size);
+                String::from_utf8_lossy(bytes).into_owned()
+            }
+            _ => String::new(),
+        }
+    }
+}
+
 /// What comes out of a partition's queue.
 #[derive(Debug)]
 pub(super) enum Item {
@@ -136,6 +153,8 @@ pub(super) struct Record(ptr::NonNull<sys::rd_kafka_message_t>);
 
 // SAFETY: a message belongs to whoever took it, and librdkafka lets any thread destroy it.
 unsafe impl Send for Record {}
+// SAFETY: through a shared reference its fields are only read.
+unsafe impl Sync for Record {}
 
 impl Record {
     pub(super) fn offset(&self) -> u64 {
@@ -145,13 +164,25 @@ impl Record {
 
     /// The value; empty for a tombstone.
     pub(super) fn payload(&self) -> &[u8] {
+        self.value().unwrap_or_default()
+    }
+
+    /// The value; none for a tombstone.
+    pub(super) fn value(&self) -> Option<&[u8]> {
         // SAFETY: the message lives until the drop, and so does its payload of `len` bytes.
         unsafe {
             let message = self.0.as_ref();
-            match message.payload.is_null() {
-                true => &[],
-                false => std::slice::from_raw_parts(message.payload.cast(), message.len),
-            }
+            (!message.payload.is_null())
+                .then(|| std::slice::from_raw_parts(message.payload.cast(), message.len))
+        }
+    }
+
+    /// The key, if there is one.
+    pub(super) fn key(&self) -> Option<&[u8]> {
+        // SAFETY: the message lives until the drop, and so does its key of `key_len` bytes.
+        unsafe {
+            let message = self.0.as_ref();
+            (!message.key.is_null()).then(|| std::slice::from_raw_parts(message.key.cast(), message.key_len))
         }
     }
 

@@ -1,0 +1,149 @@
+//! One broker for all tests, with topics of their own.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc, Mutex, OnceLock, Weak,
+        atomic::{AtomicU32, Ordering::SeqCst},
+    },
+    time::Duration,
+};
+
+use rdkafka::{
+    ClientConfig, Offset as Place, TopicPartitionList,
+    consumer::{BaseConsumer, CommitMode, Consumer},
+    producer::{BaseProducer, BaseRecord, Producer},
+};
+use stratus_connectors::kafka::{KafkaSettings, KafkaSpoutConfig};
+use stratus_servers::kafka::Kafka;
+
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+
+/// It is ended when the last test lets go of it.
+pub(crate) fn broker() -> Option<Arc<Kafka>> {
+    static BROKER: OnceLock<Mutex<Weak<Kafka>>> = OnceLock::new();
+    let mut broker = BROKER.get_or_init(Mutex::default).lock().unwrap();
+    if let Some(running) = broker.upgrade() {
+        return Some(running);
+    }
+    let started = Arc::new(Kafka::start().unwrap()?);
+    *broker = Arc::downgrade(&started);
+    Some(started)
+}
+
+pub(crate) struct Topic {
+    pub(crate) kafka: Arc<Kafka>,
+    pub(crate) name: String,
+}
+
+impl Topic {
+    /// None if there is no broker to be had.
+    pub(crate) fn new(partitions: i32) -> Option<Self> {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let kafka = broker()?;
+        let name = format!("topic-{}", NEXT.fetch_add(1, SeqCst));
+        kafka.create_topic(&name, partitions, &[]).unwrap();
+        Some(Self { kafka, name })
+    }
+
+    pub(crate) fn settings(&self) -> KafkaSettings {
+        KafkaSettings::new(self.kafka.brokers(), &BTreeMap::new()).unwrap()
+    }
+
+    /// A spout's settings, with a group of the topic's own and everything done at once.
+    pub(crate) fn config(&self) -> KafkaSpoutConfig {
+        KafkaSpoutConfig {
+            commit_interval: Duration::from_millis(50),
+            refresh_interval: Duration::from_millis(100),
+            ..KafkaSpoutConfig::new(self.settings(), &self.name, &self.group())
+        }
+    }
+
+    pub(crate) fn group(&self) -> String {
+        format!("group-of-{}", self.name)
+    }
+
+    fn client(&self) -> ClientConfig {
+        let mut config = ClientConfig::new();
+        config.set("bootstrap.servers", self.kafka.brokers()).set("linger.ms", "1");
+        config
+    }
+
+    /// Sends these values to a partition; the key is the value, too.
+    pub(crate) fn send(&self, partition: i32, values: &[impl AsRef<str>]) {
+        self.send_at(partition, values, None);
+    }
+
+    /// The same with timestamps: the n-th value's is `first` + 1,000 n.
+    pub(crate) fn send_at(&self, partition: i32, values: &[impl AsRef<str>], first: Option<i64>) {
+        let producer: BaseProducer = self.client().create().unwrap();
+        for (n, value) in values.iter().enumerate() {
+            let value = value.as_ref();
+            let mut record = BaseRecord::to(&self.name).partition(partition).key(value).payload(value);
+            if let Some(first) = first {
+                record = record.timestamp(first + 1_000 * n as i64);
+            }
+            producer.send(record).unwrap();
+        }
+        producer.flush(PATIENCE).unwrap();
+    }
+
+    /// A transaction over partition 0.
+    pub(crate) fn transact(&self, id: &str, values: &[&str], commit: bool) {
+        let producer: BaseProducer =
+            self.client().set("transactional.id", format!("{}-{id}", self.name)).create().unwrap();
+        producer.init_transactions(PATIENCE).unwrap();
+        producer.begin_transaction().unwrap();
+        for value in values {
+            producer
+                .send(BaseRecord::<str, str>::to(&self.name).partition(0).key(value).payload(value))
+                .unwrap();
+        }
+        producer.flush(PATIENCE).unwrap();
+        match commit {
+            true => producer.commit_transaction(PATIENCE).unwrap(),
+            false => producer.abort_transaction(PATIENCE).unwrap(),
+        }
+    }
+
+    fn consumer(&self) -> BaseConsumer {
+        self.client().set("group.id", self.group()).create().unwrap()
+    }
+
+    /// What the group remembers of a partition, with what stands beside it.
+    pub(crate) fn committed(&self, partition: i32) -> Option<(i64, String)> {
+        let mut list = TopicPartitionList::new();
+        list.add_partition(&self.name, partition);
+        let list = self.consumer().committed_offsets(list, PATIENCE).unwrap();
+        let element = &list.elements()[0];
+        match element.offset() {
+            Place::Offset(offset) => Some((offset, element.metadata().to_owned())),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn committed_offset(&self, partition: i32) -> Option<i64> {
+        self.committed(partition).map(|(offset, _)| offset)
+    }
+
+    /// Commits as somebody else would.
+    pub(crate) fn commit(&self, partition: i32, offset: i64) {
+        let mut list = TopicPartitionList::new();
+        list.add_partition_offset(&self.name, partition, Place::Offset(offset)).unwrap();
+        self.consumer().commit(&list, CommitMode::Sync).unwrap();
+    }
+}
+
+/// Waits until something holds.
+pub(crate) async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    while !holds() {
+        assert!(tokio::time::Instant::now() < deadline, "in vain: {what}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// Numbers as texts.
+pub(crate) fn numbers(range: std::ops::Range<usize>) -> Vec<String> {
+    range.map(|n| n.to_string()).collect()
+}
