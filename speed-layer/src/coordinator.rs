@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use futures::future::BoxFuture;
 use stratus_logs::codec::CodecOptions;
 use stratus_seam::catalog::{CatalogState, Source};
 use stratus_seam::catalog_log::Catalog;
@@ -289,15 +290,14 @@ impl SpeedLayer {
     /// Works, and says meanwhile that it does: a batch may take longer than the silence that one who stands by waits
     /// for.
     async fn beside_heartbeats<T>(
-        &self,
+        shared: bool,
         ledger: &mut HeldLedger,
-        work: impl Future<Output = Result<T, SpeedError>>,
+        mut work: BoxFuture<'_, Result<T, SpeedError>>,
     ) -> Result<T, SpeedError> {
-        let mut work = std::pin::pin!(work);
         loop {
             tokio::select! {
                 done = &mut work => return done,
-                () = tokio::time::sleep(HEARTBEAT), if self.limits.shared => {
+                () = tokio::time::sleep(HEARTBEAT), if shared => {
                     // Whoever lost the ledger stops at once: the shards would refuse the rest.
                     ledger.keep_alive().await?;
                 }
@@ -316,13 +316,13 @@ impl SpeedLayer {
         let began = Instant::now();
         let Hold { ledger, shards, .. } = &mut *hold;
         let record = ledger.record().clone();
-        let work = async {
+        let work = Box::pin(async {
             let Effects { commits, failed, bad_records } =
                 groups::effects(txn, chunks, &record, live, shards).await?;
             shards.apply(commits).await?;
             Ok::<_, SpeedError>((failed, bad_records))
-        };
-        let (failed, bad_records) = self.beside_heartbeats(ledger, work).await?;
+        });
+        let (failed, bad_records) = Self::beside_heartbeats(self.limits.shared, ledger, work).await?;
         crash::point("speed:after-shards");
         if hold.shards.lowest() >= txn.txid && hold.ledger.record().committed < txn.txid {
             let next = hold.ledger.record().commit(txn, &failed)?;

@@ -16,7 +16,7 @@ use tokio::sync::mpsc;
 use crate::{
     clock::Clock,
     executor::Command,
-    lineage::{RootBatch, TaskId},
+    lineage::{Lineage, RootBatch, TaskId},
     metrics::OutputStats,
 };
 
@@ -85,6 +85,15 @@ impl Ackers {
         let acker = (u64::from(batch.task).wrapping_add(batch.number) % self.0.len() as u64) as usize;
         // An acker that is gone has nobody left to tell: the topology ends.
         let _ = self.0[acker].send(message);
+    }
+
+    /// Fails the trees of rows that nobody will receive.
+    pub(crate) fn lost(&self, lineage: &Lineage) {
+        let mut lost = vec![Vec::new(); lineage.batches.len()];
+        lineage.edges.iter().for_each(|edge| lost[edge.batch as usize].push(edge.root));
+        for (batch, rows) in lineage.batches.iter().zip(lost).filter(|(_, rows)| !rows.is_empty()) {
+            self.send(*batch, AckMessage::Fail { batch: *batch, rows, reason: FailReason::Dropped });
+        }
     }
 
     /// Tells every acker that a spout task's batches below `next` have lost their spout.

@@ -56,7 +56,9 @@ pub(crate) fn lineage(
     match selection {
         Selection::All => of_rows(origin, base..base + rows, ids),
         Selection::Slice { offset, rows } => of_rows(origin, base + offset..base + offset + rows, ids),
-        Selection::Rows(chosen) => of_rows(origin, chosen.iter().map(|row| base + *row as usize), ids),
+        Selection::Rows(chosen) => {
+            of_rows(origin, chosen.values().iter().map(|row| base + *row as usize), ids)
+        }
     }
 }
 

@@ -159,29 +159,45 @@ impl<B: BasicBolt> Bolt for PerTuple<B> {
     }
 
     async fn execute(&mut self, input: Tuples, out: &mut OutputCollector) -> Result<(), TaskError> {
+        let done = self.call(&input, out).await;
+        if done.is_err() {
+            // What could not leave has failed with the call. It must not leave with the next one.
+            for output in &mut self.streams {
+                output.rows.finish();
+                output.anchors.clear();
+            }
+        }
+        done
+    }
+
+    async fn cleanup(&mut self) {
+        self.bolt.cleanup();
+    }
+}
+
+impl<B: BasicBolt> PerTuple<B> {
+    async fn call(&mut self, input: &Tuples, out: &mut OutputCollector) -> Result<(), TaskError> {
         if input.is_tick() {
-            self.bolt.tick(&mut BasicOutputCollector { streams: &mut self.streams, row: 0 })?;
-            return Ok(self.send(None, 1, out).await?);
+            let ticked = self.bolt.tick(&mut BasicOutputCollector { streams: &mut self.streams, row: 0 });
+            // What it has emitted before an error stays emitted, as with tuples.
+            self.send(None, 1, out).await?;
+            return ticked;
         }
         for tuple in input.iter() {
             let row = tuple.row() as u32;
             if let Err(error) =
                 self.bolt.execute(tuple, &mut BasicOutputCollector { streams: &mut self.streams, row })
             {
-                out.fail_rows(&input, &[row], error);
+                out.fail_rows(input, &[row], error);
             }
             let full = |output: &Output| output.rows.len() >= self.batch_rows;
             if self.streams.iter().any(full) {
-                self.send(Some(&input), self.batch_rows, out).await?;
+                self.send(Some(input), self.batch_rows, out).await?;
             }
         }
-        self.send(Some(&input), 1, out).await?;
+        self.send(Some(input), 1, out).await?;
         // A row that has failed stays so.
-        out.ack(&input);
+        out.ack(input);
         Ok(())
-    }
-
-    async fn cleanup(&mut self) {
-        self.bolt.cleanup();
     }
 }

@@ -196,16 +196,24 @@ impl OutputCollector {
             let mut starts = std::mem::take(&mut buffer.starts);
             let anchors = std::mem::take(&mut buffer.anchors);
             starts.push(anchors.len());
-            let outgoing = if anchors.is_empty() {
-                self.router.plan(stream, &rows, None, Origin::Anchors(Anchors::None))?
+            let planned = if anchors.is_empty() {
+                self.router.plan(stream, &rows, None, Origin::Anchors(Anchors::None))
             } else {
                 let tuples: Vec<Tuple<'_>> =
                     anchors.iter().map(|(tuples, row)| Tuple { tuples, row: *row }).collect();
                 let lists: Vec<Vec<Tuple<'_>>> =
                     starts.windows(2).map(|range| tuples[range[0]..range[1]].to_vec()).collect();
-                self.router.plan(stream, &rows, None, Origin::Anchors(Anchors::Lists(&lists)))?
+                self.router.plan(stream, &rows, None, Origin::Anchors(Anchors::Lists(&lists)))
             };
-            self.router.send(outgoing).await?;
+            match planned {
+                Ok(outgoing) => self.router.send(outgoing).await?,
+                Err(error) => {
+                    // The bolt was told that they are on their way: whatever it makes of this error, and whenever it
+                    // acks what they come from, their trees are not done.
+                    lose(&anchors, &FailReason::Failed(error.to_string().into()));
+                    return Err(error);
+                }
+            }
         }
         Ok(())
     }
@@ -223,16 +231,27 @@ impl OutputCollector {
         Ok(())
     }
 
-    /// Forgets what a call that panicked has left.
-    pub(crate) fn abandon_call(&mut self) {
-        self.settlements.clear();
+    /// Forgets what a call has left that went wrong: what it was about to ack or had yet to send fails.
+    pub(crate) fn abandon_call(&mut self, reason: &FailReason) {
+        for Settlement { delivery, rows, failed } in self.settlements.drain(..) {
+            delivery.fail(rows.as_deref(), failed.as_ref().unwrap_or(reason));
+        }
         self.router.label = None;
-        self.buffers.iter_mut().for_each(|buffer| *buffer = None);
+        for buffer in self.buffers.iter_mut().filter_map(Option::take) {
+            lose(&buffer.anchors, reason);
+        }
     }
 
     /// The task's own announcements, see [`SYSTEM_STREAM`](crate::SYSTEM_STREAM).
     pub(crate) async fn announce(&mut self, event: &str) -> Result<(), EmitError> {
         self.router.announce(event).await
+    }
+}
+
+/// Fails what tuples come from that will not leave.
+fn lose(anchors: &[(Tuples, usize)], reason: &FailReason) {
+    for (tuples, row) in anchors {
+        tuples.delivery.fail(Some(&[tuples.delivery_row(*row) as u32]), reason);
     }
 }
 

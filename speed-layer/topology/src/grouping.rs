@@ -4,7 +4,7 @@ mod shuffle;
 
 use std::{fmt, sync::Arc};
 
-use arrow::array::RecordBatch;
+use arrow::array::{RecordBatch, UInt32Array};
 
 use crate::{
     context::TaskError,
@@ -159,7 +159,7 @@ impl TaskChoice {
 pub(crate) enum Selection {
     All,
     Slice { offset: usize, rows: usize },
-    Rows(Vec<u32>),
+    Rows(UInt32Array),
 }
 
 /// One emitting task's side of a subscription.
@@ -280,6 +280,6 @@ fn gather(
 fn push(rows: Vec<Vec<u32>>, count: usize, parts: &mut Vec<(usize, Selection)>) {
     for (target, rows) in rows.into_iter().enumerate().filter(|(_, rows)| !rows.is_empty()) {
         let whole = rows.len() == count && rows.iter().enumerate().all(|(at, row)| at as u32 == *row);
-        parts.push((target, if whole { Selection::All } else { Selection::Rows(rows) }));
+        parts.push((target, if whole { Selection::All } else { Selection::Rows(rows.into()) }));
     }
 }

@@ -10,7 +10,7 @@ use std::sync::{
 };
 
 use arrow::array::RecordBatch;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{Semaphore, SemaphorePermit, mpsc};
 
 use crate::{
     lineage::{Label, Lineage, TaskId},
@@ -59,6 +59,14 @@ pub(crate) struct QueueSender {
     room: Arc<Room>,
 }
 
+/// Room in a queue for one fragment.
+#[derive(Debug)]
+pub(crate) struct Place<'a> {
+    sender: &'a QueueSender,
+    rows: SemaphorePermit<'a>,
+    bytes: SemaphorePermit<'a>,
+}
+
 /// The executor's end. Dropping it closes the queue.
 #[derive(Debug)]
 pub(crate) struct QueueReceiver {
@@ -87,24 +95,34 @@ pub(crate) fn queue(rows: usize, bytes: usize) -> (QueueSender, QueueReceiver) {
 }
 
 impl QueueSender {
-    /// Waits for room and hands the fragment over.
-    pub(crate) async fn send(&self, fragment: Fragment) -> Result<(), Closed> {
+    /// Waits for room for these rows. Who no longer waits gives its place up.
+    pub(crate) async fn room_for(&self, rows: &RecordBatch) -> Result<Place<'_>, Closed> {
         let room = &self.room;
-        let rows = (fragment.rows.num_rows() as u64).min(u64::from(room.row_capacity)) as u32;
-        let bytes = (fragment.rows.get_array_memory_size() as u64).min(u64::from(room.byte_capacity)) as u32;
+        let count = (rows.num_rows() as u64).min(u64::from(room.row_capacity)) as u32;
+        let size = (rows.get_array_memory_size() as u64).min(u64::from(room.byte_capacity)) as u32;
         // Always rows first: who has its rows waits for bytes, which the executor frees without waiting for anybody.
-        let row_permits = room.rows.acquire_many(rows).await.map_err(|_| Closed)?;
-        let byte_permits = room.bytes.acquire_many(bytes).await.map_err(|_| Closed)?;
-        row_permits.forget();
-        byte_permits.forget();
-        let (filled_rows, filled_bytes) = room.fill();
-        room.most_rows.fetch_max(filled_rows, Relaxed);
-        room.most_bytes.fetch_max(filled_bytes, Relaxed);
-        self.fragments.send((fragment, rows, bytes)).map_err(|_| Closed)
+        let rows = room.rows.acquire_many(count).await.map_err(|_| Closed)?;
+        let bytes = room.bytes.acquire_many(size).await.map_err(|_| Closed)?;
+        Ok(Place { sender: self, rows, bytes })
     }
 
     pub(crate) fn gauge(&self) -> QueueGauge {
         QueueGauge(Arc::clone(&self.room))
+    }
+}
+
+impl Place<'_> {
+    /// Hands over the fragment that the place is for.
+    pub(crate) fn take(self, fragment: Fragment) -> Result<(), Closed> {
+        let Self { sender, rows, bytes } = self;
+        let (count, size) = (rows.num_permits() as u32, bytes.num_permits() as u32);
+        rows.forget();
+        bytes.forget();
+        let room = &sender.room;
+        let (filled_rows, filled_bytes) = room.fill();
+        room.most_rows.fetch_max(filled_rows, Relaxed);
+        room.most_bytes.fetch_max(filled_bytes, Relaxed);
+        sender.fragments.send((fragment, count, size)).map_err(|_| Closed)
     }
 }
 

@@ -1,7 +1,7 @@
 //! From an emission to the queues of those who listen.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, VecDeque},
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering::SeqCst},
@@ -10,13 +10,13 @@ use std::{
 
 use arrow::{
     array::{ArrayRef, RecordBatch, RecordBatchOptions, StringArray, UInt32Array},
-    compute::take_record_batch,
     datatypes::SchemaRef,
     error::ArrowError,
 };
 use thiserror::Error;
 
 use crate::{
+    acker::Ackers,
     anchors::{Anchors, Origin, lineage},
     clock::Clock,
     context::TaskError,
@@ -27,6 +27,7 @@ use crate::{
     queue::{Fragment, QueueSender},
     row::RowError,
     topology::StreamRef,
+    tuples::take_rows,
 };
 
 /// Why something could not be emitted. Nothing of it was.
@@ -131,6 +132,7 @@ pub(crate) struct Router {
     pub(crate) in_flight: Arc<AtomicUsize>,
     pub(crate) ids: fastrand::Rng,
     pub(crate) clock: Clock,
+    pub(crate) ackers: Ackers,
     /// What is emitted is marked with this.
     pub(crate) label: Option<Label>,
     /// How many rows went to each task since somebody asked.
@@ -206,12 +208,13 @@ impl Router {
             }
             _ => {}
         }
-        let mut outgoing = Vec::new();
+        // First all that can fail: what is anchored is part of a tree, and must leave.
+        let mut planned = Vec::new();
         let mut parts = Vec::new();
         for base in (0..rows.num_rows()).step_by(self.batch_rows) {
             let count = self.batch_rows.min(rows.num_rows() - base);
             let piece = if count == rows.num_rows() { rows.clone() } else { rows.slice(base, count) };
-            for route in routes.iter_mut() {
+            for (number, route) in routes.iter_mut().enumerate() {
                 parts.clear();
                 match to {
                     Some(to) => {
@@ -224,25 +227,23 @@ impl Router {
                     }
                 }
                 for (target, selection) in parts.drain(..) {
-                    let lineage = lineage(&mut origin, base, count, &selection, &mut self.ids);
-                    let rows = selected(&piece, selection)?;
-                    stats.transferred(rows.num_rows());
-                    let (to, queue) = &route.targets[target];
-                    *self.sent.entry(*to).or_default() += rows.num_rows() as u64;
-                    let fragment = Fragment {
-                        to: *to,
-                        from: self.task,
-                        stream: Arc::clone(name),
-                        rows,
-                        lineage,
-                        label: self.label,
-                    };
-                    outgoing.push((queue.clone(), fragment));
+                    let rows = selected(&piece, &selection)?;
+                    planned.push((number, target, base, count, selection, rows));
                 }
             }
         }
-        if let (Some(task), true) = (to, outgoing.is_empty() && rows.num_rows() > 0) {
+        if let (Some(task), true) = (to, planned.is_empty() && rows.num_rows() > 0) {
             return Err(EmitError::NotListening { stream: (**name).clone(), task });
+        }
+        let mut outgoing = Vec::with_capacity(planned.len());
+        for (route, target, base, count, selection, rows) in planned {
+            let lineage = lineage(&mut origin, base, count, &selection, &mut self.ids);
+            stats.transferred(rows.num_rows());
+            let (to, queue) = &routes[route].targets[target];
+            *self.sent.entry(*to).or_default() += rows.num_rows() as u64;
+            let (stream, label) = (Arc::clone(name), self.label);
+            outgoing
+                .push((queue.clone(), Fragment { to: *to, from: self.task, stream, rows, lineage, label }));
         }
         stats.emitted(rows.num_rows());
         Ok(outgoing)
@@ -259,27 +260,47 @@ impl Router {
 
     /// Sends what was planned, in order; waits wherever there is no room.
     pub(crate) async fn send(&mut self, outgoing: Outgoing) -> Result<(), EmitError> {
-        for (queue, fragment) in outgoing {
-            self.in_flight.fetch_add(1, SeqCst);
-            queue.send(fragment).await.map_err(|_| EmitError::Stopped)?;
+        self.in_flight.fetch_add(outgoing.len(), SeqCst);
+        let mut unsent =
+            Unsent { outgoing: outgoing.into(), in_flight: &self.in_flight, ackers: &self.ackers };
+        while let Some((queue, fragment)) = unsent.outgoing.front() {
+            let queue = queue.clone();
+            let place = queue.room_for(&fragment.rows).await.map_err(|_| EmitError::Stopped)?;
+            if let Some((_, fragment)) = unsent.outgoing.pop_front() {
+                place.take(fragment).map_err(|_| EmitError::Stopped)?;
+            }
         }
         Ok(())
+    }
+}
+
+/// What has not left yet. Whoever emits may stop waiting for it; then nobody will receive it.
+struct Unsent<'a> {
+    outgoing: VecDeque<(QueueSender, Fragment)>,
+    in_flight: &'a AtomicUsize,
+    ackers: &'a Ackers,
+}
+
+impl Drop for Unsent<'_> {
+    fn drop(&mut self) {
+        self.in_flight.fetch_sub(self.outgoing.len(), SeqCst);
+        self.outgoing.iter().for_each(|(_, fragment)| self.ackers.lost(&fragment.lineage));
     }
 }
 
 /// A part of a batch smaller than this has its rows copied, so that it does not keep the memory of the whole.
 const SHARE: usize = 4;
 
-fn selected(batch: &RecordBatch, selection: Selection) -> Result<RecordBatch, ArrowError> {
-    match selection {
+fn selected(batch: &RecordBatch, selection: &Selection) -> Result<RecordBatch, ArrowError> {
+    match *selection {
         Selection::All => Ok(batch.clone()),
         Selection::Slice { offset, rows } if rows * SHARE >= batch.num_rows() => {
             Ok(batch.slice(offset, rows))
         }
         Selection::Slice { offset, rows } => {
             let chosen = UInt32Array::from_iter_values((offset..offset + rows).map(|row| row as u32));
-            take_record_batch(batch, &chosen)
+            take_rows(batch, &chosen)
         }
-        Selection::Rows(rows) => take_record_batch(batch, &UInt32Array::from(rows)),
+        Selection::Rows(ref rows) => take_rows(batch, rows),
     }
 }

@@ -6,7 +6,7 @@ use arrow::array::RecordBatch;
 use tokio::sync::mpsc;
 
 use crate::{
-    acker::{AckMessage, Ackers, SpoutEvent},
+    acker::{AckMessage, Ackers, FailReason, SpoutEvent},
     anchors::{Anchors, Origin},
     lineage::{Label, RootBatch, TaskId},
     metrics::ComponentStats,
@@ -48,6 +48,8 @@ pub struct SpoutOutputCollector {
     next_batch: u64,
     /// What is acked as soon as it is emitted, since nobody follows it.
     pub(crate) done: Vec<MessageId>,
+    /// Single tuples that could not leave later, and why.
+    pub(crate) lost: Vec<(Vec<MessageId>, FailReason)>,
 }
 
 struct Buffer {
@@ -86,6 +88,7 @@ impl SpoutOutputCollector {
             pending_rows: 0,
             next_batch: 0,
             done: Vec::new(),
+            lost: Vec::new(),
         }
     }
 
@@ -215,7 +218,14 @@ impl SpoutOutputCollector {
                 ids if ids.is_empty() => MessageIds::None,
                 ids => MessageIds::Each(ids),
             };
-            self.emit_to(stream, rows, None, ids).await?;
+            let named = ids.clone();
+            if let Err(error) = self.emit_to(stream, rows, None, ids).await {
+                // The spout was told that they are on their way.
+                if let MessageIds::Each(ids) = named {
+                    self.lost.push((ids, FailReason::Failed(error.to_string().into())));
+                }
+                return Err(error);
+            }
         }
         Ok(())
     }
@@ -223,7 +233,10 @@ impl SpoutOutputCollector {
     /// Whether tuples have waited for longer than this.
     pub(crate) fn lingers(&self, linger: Duration) -> bool {
         let now = self.router.clock.now();
-        self.buffers.iter().flatten().any(|buffer| !buffer.rows.is_empty() && now >= buffer.since.saturating_add(linger))
+        self.buffers
+            .iter()
+            .flatten()
+            .any(|buffer| !buffer.rows.is_empty() && now >= buffer.since.saturating_add(linger))
     }
 
     /// Tuples that are neither acked nor failed, with those that still wait to be sent.
@@ -259,6 +272,7 @@ impl SpoutOutputCollector {
             .fetch_sub(std::mem::take(&mut self.pending_rows), std::sync::atomic::Ordering::SeqCst);
         self.buffers.iter_mut().for_each(|buffer| *buffer = None);
         self.done.clear();
+        self.lost.clear();
     }
 
     /// The task's own announcements, see [`SYSTEM_STREAM`](crate::SYSTEM_STREAM).

@@ -9,7 +9,6 @@ use std::{
 
 use arrow::{
     array::{RecordBatch, UInt32Array},
-    compute::take_record_batch,
     datatypes::SchemaRef,
 };
 use async_trait::async_trait;
@@ -31,7 +30,7 @@ use crate::{
     spout::{MessageId, Next, Spout},
     spout_collector::{MessageIds, SpoutOutputCollector},
     topology::{Component, Part, StreamRef, Subscription, Topology},
-    tuples::Tuples,
+    tuples::{Tuples, take_rows},
 };
 
 /// A reliable spout of fixed tuples. Clones share them: each tuple is emitted by whichever task comes first, and again
@@ -131,7 +130,7 @@ impl FixedSpout {
         fixed.under_way.extend(ids.iter().map(|id| (*id, task)));
         fixed.emitted += count;
         let chosen = UInt32Array::from_iter_values(ids.iter().map(|id| *id as u32));
-        Ok(Some((take_record_batch(&rows, &chosen)?, ids)))
+        Ok(Some((take_rows(&rows, &chosen)?, ids)))
     }
 
     fn lock(&self) -> MutexGuard<'_, Fixed> {

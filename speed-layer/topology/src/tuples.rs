@@ -3,7 +3,7 @@
 use std::{fmt, sync::Arc};
 
 use arrow::{
-    array::{RecordBatch, UInt32Array},
+    array::{RecordBatch, RecordBatchOptions, UInt32Array},
     compute::take_record_batch,
     error::ArrowError,
 };
@@ -89,7 +89,10 @@ impl Tuples {
     ///
     /// If a row does not exist, or Arrow cannot copy a type.
     pub fn take(&self, rows: &[u32]) -> Result<Self, ArrowError> {
-        let taken = take_record_batch(&self.rows, &UInt32Array::from(rows.to_vec()))?;
+        if let Some(row) = rows.iter().find(|row| **row as usize >= self.len()) {
+            return Err(ArrowError::InvalidArgumentError(format!("row {row} of {}", self.len())));
+        }
+        let taken = take_rows(&self.rows, &UInt32Array::from(rows.to_vec()))?;
         let index = rows.iter().map(|row| self.delivery_row(*row as usize) as u32).collect();
         Ok(Self { delivery: Arc::clone(&self.delivery), rows: taken, index: Some(index) })
     }
@@ -101,13 +104,22 @@ impl Tuples {
     /// If Arrow cannot copy a type.
     pub fn compact(self) -> Result<Self, ArrowError> {
         let every = UInt32Array::from_iter_values(0..self.len() as u32);
-        let rows = take_record_batch(&self.rows, &every)?;
+        let rows = take_rows(&self.rows, &every)?;
         Ok(Self { rows, ..self })
     }
 
     pub(crate) fn delivery_row(&self, row: usize) -> usize {
         self.index.as_ref().map_or(row, |index| index[row] as usize)
     }
+}
+
+/// Copies some rows of a batch. They exist; unlike Arrow's own function this one also takes batches without columns.
+pub(crate) fn take_rows(batch: &RecordBatch, rows: &UInt32Array) -> Result<RecordBatch, ArrowError> {
+    if batch.num_columns() > 0 {
+        return take_record_batch(batch, rows);
+    }
+    let options = RecordBatchOptions::new().with_row_count(Some(rows.len()));
+    RecordBatch::try_new_with_options(batch.schema(), Vec::new(), &options)
 }
 
 impl fmt::Debug for Tuples {

@@ -239,6 +239,7 @@ impl Launch<'_> {
             in_flight: Arc::clone(&self.in_flight),
             ids: fastrand::Rng::new(),
             clock: self.clock.clone(),
+            ackers: self.ackers.clone(),
             label: None,
             sent: BTreeMap::new(),
         }

@@ -129,7 +129,10 @@ impl BoltExecutor {
                 }
             }
             // Whoever listens hears of it; if the topology ends, that is seen soon enough.
-            let _ = task.out.announce("startup").await;
+            if let Err(panic) = guarded(task.out.announce("startup")).await {
+                self.stats.panicked(&panic);
+                return None;
+            }
         }
         Some(bolts)
     }
@@ -271,29 +274,18 @@ impl BoltExecutor {
         let error = match outcome {
             Ok(Ok(())) => None,
             Ok(Err(error)) => Some(error),
-            Err(panic) => {
-                tracing::error!(
-                    component = context.component(),
-                    task = context.task(),
-                    panic,
-                    "a bolt panicked"
-                );
-                self.stats.panicked(&panic);
-                out.abandon_call();
-                let why = format!("bolt `{}` panicked: {panic}", context.component());
-                delivery.fail(None, &FailReason::Failed(why.into()));
-                return Err(Broken::Panicked);
-            }
+            Err(panic) => return Err(panicked(context, out, &delivery, &self.stats, &panic)),
         };
         // What was emitted and acked before the error stays so.
-        let ended = match out.end_call().await {
-            Ok(()) => None,
-            Err(EmitError::Stopped) => return Err(Broken::Ended),
-            Err(error) => {
+        let ended = match guarded(out.end_call()).await {
+            Ok(Ok(())) => None,
+            Ok(Err(EmitError::Stopped)) => return Err(Broken::Ended),
+            Ok(Err(error)) => {
                 // Not all that was emitted has left, so nothing of this call may be acked.
-                out.abandon_call();
+                out.abandon_call(&FailReason::Failed(error.to_string().into()));
                 Some(error.into())
             }
+            Err(panic) => return Err(panicked(context, out, &delivery, &self.stats, &panic)),
         };
         if let Some(error) = error.or(ended) {
             tracing::warn!(component = context.component(), task = context.task(), %error, "a bolt failed its tuples");
@@ -302,6 +294,22 @@ impl BoltExecutor {
         }
         Ok(())
     }
+}
+
+/// A call panicked, or a grouping of what it emitted.
+fn panicked(
+    context: &TaskContext,
+    out: &mut OutputCollector,
+    delivery: &Delivery,
+    stats: &ComponentStats,
+    panic: &str,
+) -> Broken {
+    tracing::error!(component = context.component(), task = context.task(), panic, "a bolt panicked");
+    stats.panicked(panic);
+    let reason = FailReason::Failed(format!("bolt `{}` panicked: {panic}", context.component()).into());
+    out.abandon_call(&reason);
+    delivery.fail(None, &reason);
+    Broken::Panicked
 }
 
 async fn next(ahead: &mut VecDeque<Fragment>, queue: &mut QueueReceiver) -> Option<Fragment> {

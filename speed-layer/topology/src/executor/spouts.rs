@@ -112,7 +112,10 @@ impl SpoutExecutor {
                 }
             }
             // Whoever listens hears of it; if the topology ends, that is seen soon enough.
-            let _ = task.out.announce("startup").await;
+            if let Err(panic) = guarded(task.out.announce("startup")).await {
+                self.stats.panicked(&panic);
+                return None;
+            }
         }
         Some(spouts)
     }
@@ -183,11 +186,21 @@ impl SpoutExecutor {
             }
         }
         if !busy || out.lingers(self.linger) {
-            match out.flush().await {
-                Ok(()) => {}
-                Err(EmitError::Stopped) => return Err(Broken::Ended),
-                // Tuples that cannot leave are lost to this spout: it starts over and reads them again.
-                Err(error) => return Err(self.broken(&error.to_string())),
+            match guarded(out.flush()).await {
+                Ok(Ok(())) => {}
+                Ok(Err(EmitError::Stopped)) => return Err(Broken::Ended),
+                Ok(Err(error)) => {
+                    tracing::warn!(component = context.component(), task = context.task(), %error, "tuples are lost");
+                    self.stats.erred(&error.to_string());
+                    working.rests_until = Some(Instant::now() + working.failures.next());
+                }
+                Err(panic) => return Err(self.broken(&panic)),
+            }
+        }
+        for (ids, reason) in std::mem::take(&mut out.lost) {
+            busy = true;
+            if let Err(panic) = guarded(working.spout.failed(&ids, &reason)).await {
+                return Err(self.broken(&panic));
             }
         }
         if !out.done.is_empty() {
@@ -212,10 +225,17 @@ impl SpoutExecutor {
         let told = match &event {
             SpoutEvent::Acked { rows, .. } => {
                 let ids = out.settled(batch, rows);
+                // A spout before this one emitted the others.
+                if ids.is_empty() {
+                    return Ok(());
+                }
                 guarded(spout.acked(&ids)).await
             }
             SpoutEvent::Failed { rows, reason, .. } => {
                 let ids = out.settled(batch, rows);
+                if ids.is_empty() {
+                    return Ok(());
+                }
                 guarded(spout.failed(&ids, reason)).await
             }
         };

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod acking;
+mod emissions;
 mod kit;
 mod timeouts;
 mod word_count;
