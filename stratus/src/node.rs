@@ -112,7 +112,8 @@ impl Node {
             ingest.handle(),
             stopped.clone(),
         );
-        let administration = Administrator::new(Arc::clone(&catalog), lake.clone(), Arc::clone(&logs));
+        let administration =
+            Administrator::new(Arc::clone(&catalog), lake.clone(), Arc::clone(&states), Arc::clone(&logs));
         let engine = Engine::new(Parts {
             catalog: Arc::clone(&catalog),
             lake,

@@ -299,6 +299,32 @@ async fn a_run_of_another_process_is_left_alone_while_it_is_alive() {
     platform.end().await;
 }
 
+/// A new view is waited for while somebody works on its first version.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_first_version_is_waited_for_as_long_as_somebody_works_on_it() {
+    const PATIENCE: Duration = Duration::from_secs(1);
+    let platform = Platform::start(&[]).await;
+    let runs = Lake::open(&platform.lake).unwrap().runs();
+    let seen = catalog(&platform.lake);
+    let first_version = || request::first_version(&runs, &seen, platform.view, PATIENCE);
+    assert!(!first_version().await.unwrap(), "there is no batch layer");
+    let mut record = RunRecord::requested(platform.view, Trigger::First, None, now_ms());
+    let waiting = first_version();
+    tokio::pin!(waiting);
+    for _ in 0..8 {
+        record = record.alive();
+        runs.write(&record).await.unwrap();
+        let early = tokio::time::timeout(PATIENCE / 3, &mut waiting).await;
+        assert!(early.is_err(), "it is alive: {early:?}");
+    }
+    assert!(!waiting.await.unwrap(), "it has fallen silent");
+    let (stop, running) = begin(&platform.batch());
+    assert!(first_version().await.unwrap());
+    stop.send_replace(true);
+    running.await.unwrap();
+    platform.end().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_run_under_way_is_interrupted_when_the_batch_layer_stops() {
     let platform = Platform::start(&[]).await;
