@@ -1,7 +1,6 @@
 //! Why a recompute did not publish.
 
 use stratus_lake::LakeError;
-use stratus_seam::catalog::CatalogMisfit;
 use stratus_seam::catalog_log::CatalogError;
 use stratus_seam::offsets::OffsetVector;
 use stratus_seam::store::StoreError;
@@ -62,15 +61,9 @@ impl From<&BatchError> for SqlError {
             BatchError::Sql(error) => return error.clone(),
             BatchError::NoSuchView(_) => "42P01",
             BatchError::NoCut { .. } | BatchError::NotAbsorbed { .. } => "57P03",
-            BatchError::Catalog(CatalogError::Misfit(misfit)) => match misfit {
-                CatalogMisfit::Missing(_) => "42P01",
-                CatalogMisfit::Superseded { .. } | CatalogMisfit::CutWentBack { .. } => "40001",
-                _ => "55000",
-            },
-            BatchError::Catalog(CatalogError::Damaged { .. })
-            | BatchError::Lake(LakeError::Damaged { .. }) => "XX001",
-            BatchError::Lake(LakeError::Invalid(_)) => "22023",
-            _ => "58030",
+            BatchError::Catalog(error) => error.sqlstate(),
+            BatchError::Lake(error) => error.sqlstate(),
+            BatchError::Store(_) | BatchError::Ended(_) => "58030",
         };
         Self::new(sqlstate, error.to_string())
     }

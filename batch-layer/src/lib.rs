@@ -16,6 +16,7 @@ mod schedule;
 mod scheduling;
 mod sweeping;
 mod tracker;
+mod unfinished;
 mod work;
 mod worker;
 

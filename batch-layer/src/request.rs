@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use stratus_lake::{LakeError, Runs};
 use stratus_seam::catalog_log::{Catalog, now_ms};
+use stratus_seam::ids::ViewId;
 use stratus_seam::runs::{RunRecord, RunStatus, Trigger};
 use stratus_sql::SqlError;
 use tokio::time::Instant;
@@ -12,6 +13,11 @@ use crate::error::BatchError;
 
 /// Between two looks at a record.
 const POLL: Duration = Duration::from_millis(50);
+
+/// Between two looks for a new view's first version.
+const FIRST_POLL: Duration = Duration::from_millis(20);
+/// So many of them come to a look at the records of its runs.
+const LOOKS: usize = 10;
 
 /// How long whoever asked for a run waits for the batch layer.
 #[derive(Debug, Clone)]
@@ -118,6 +124,39 @@ pub async fn refresh(
     }
 }
 
+/// Waits for the first version of a new view, for which nobody has to ask. Answers whether it is there, or the view is
+/// gone: false if nobody works on it, or whoever did has fallen silent. A run that fails is made again, and is waited
+/// for.
+///
+/// # Errors
+/// 58030 and the like for the lake.
+pub async fn first_version(
+    runs: &Runs,
+    catalog: &Catalog,
+    view: ViewId,
+    patience: Duration,
+) -> Result<bool, SqlError> {
+    let lake = |error: LakeError| SqlError::from(BatchError::from(error));
+    let (mut seen, mut changed): (Option<RunRecord>, Instant) = (None, Instant::now());
+    loop {
+        // What the catalog says was so before the records are asked.
+        for _ in 0..LOOKS {
+            let catalog = catalog.refresh().await.map_err(|error| SqlError::from(BatchError::from(error)))?;
+            if catalog.view(view).is_none() || !catalog.versions_of(view).is_empty() {
+                return Ok(true);
+            }
+            tokio::time::sleep(FIRST_POLL).await;
+        }
+        let newest = runs.of_view(view).await.map_err(lake)?.pop();
+        if newest != seen {
+            (seen, changed) = (newest, Instant::now());
+        }
+        if changed.elapsed() >= patience {
+            return Ok(false);
+        }
+    }
+}
+
 /// A SQLSTATE that was read from a record, as one that this program knows.
 fn known_sqlstate(read: &str) -> &'static str {
     const KNOWN: [&str; 28] = [
@@ -131,8 +170,8 @@ fn known_sqlstate(read: &str) -> &'static str {
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
+
     use stratus_lake::Lake;
-    use stratus_seam::ids::ViewId;
 
     use super::*;
 

@@ -74,6 +74,8 @@ pub struct BatchLayer {
     pub(crate) unused: Mutex<Grace>,
     /// What their time is counted from.
     pub(crate) began: Instant,
+    /// For how long a run of another process shows no sign of life until it counts as ended.
+    pub(crate) silence: Duration,
 }
 
 impl BatchLayer {
@@ -102,6 +104,7 @@ impl BatchLayer {
             grace: GRACE,
             unused: Mutex::default(),
             began: Instant::now(),
+            silence: Duration::ZERO,
         }
     }
 
@@ -109,6 +112,14 @@ impl BatchLayer {
     #[must_use]
     pub fn with_grace(mut self, grace: Duration) -> Self {
         self.grace = grace;
+        self
+    }
+
+    /// The same beside other processes with a batch layer, or where there may be some: their runs show signs of life
+    /// every second, and those that do are left alone. One that has been silent for so long counts as ended.
+    #[must_use]
+    pub fn among_others(mut self, silence: Duration) -> Self {
+        self.silence = silence;
         self
     }
 

@@ -9,9 +9,8 @@ use std::time::Duration;
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use stratus_seam::catalog::CatalogState;
-use stratus_seam::catalog_log::now_ms;
 use stratus_seam::ids::ViewId;
-use stratus_seam::runs::{Recovery, RunRecord, RunStatus, prunable, recover};
+use stratus_seam::runs::{RunRecord, RunStatus, prunable};
 use tokio::sync::watch;
 
 use crate::error::BatchError;
@@ -33,13 +32,14 @@ impl BatchLayer {
     /// those that are queued are taken up by the next batch layer.
     pub async fn run(&self, mut stop: watch::Receiver<bool>) {
         let work = async {
-            self.recover().await;
+            self.settle_at_once().await;
             tokio::join!(
                 self.attend_views(),
                 self.take_requests(),
                 self.keep_schedules(),
                 self.beat(),
-                self.keep_swept()
+                self.keep_swept(),
+                self.watch_others()
             )
         };
         // A run that waits for the other layers must not hold up the end of the process.
@@ -54,32 +54,6 @@ impl BatchLayer {
             }
             self.work.end(tracker.record().id);
         }
-    }
-
-    /// Settles the records of runs that an earlier process left unfinished, however long the lake takes.
-    async fn recover(&self) {
-        while let Err(error) = self.try_to_recover().await {
-            tracing::warn!("the records of earlier runs cannot be read, which will be tried again: {error}");
-            tokio::time::sleep(BACKOFF).await;
-        }
-    }
-
-    async fn try_to_recover(&self) -> Result<(), BatchError> {
-        for view in self.records.views().await? {
-            let records = self.records.of_view(view).await?;
-            let catalog = self.catalog.refresh().await?;
-            for record in records.into_iter().filter(|record| !self.work.has(record.id)) {
-                match recover(&record, catalog.versions_of(view), now_ms()) {
-                    Recovery::Leave => {}
-                    Recovery::End(ended) => {
-                        tracing::info!(run = %ended.id, view = %view, status = ended.status.name(), "a run of an earlier process");
-                        self.records.write(&ended).await?;
-                    }
-                    Recovery::TakeUp(record) => self.queue(record).await,
-                }
-            }
-        }
-        Ok(())
     }
 
     /// Queues a run and writes so.

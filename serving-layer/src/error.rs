@@ -77,27 +77,12 @@ impl From<&ReadError> for SqlError {
     }
 }
 
-/// The catalog's errors: a misfit is the client's, the rest is the lake's.
+/// The catalog's errors.
 pub fn catalog_error(error: &CatalogError) -> SqlError {
-    use stratus_seam::catalog::CatalogMisfit;
-    let sqlstate = match error {
-        CatalogError::Misfit(CatalogMisfit::Exists(_)) => "42P07",
-        CatalogError::Misfit(CatalogMisfit::Missing(_)) => "42P01",
-        CatalogError::Misfit(CatalogMisfit::InUse { .. }) => "2BP01",
-        CatalogError::Misfit(CatalogMisfit::Superseded { .. } | CatalogMisfit::CutWentBack { .. }) => "40001",
-        CatalogError::Damaged { .. } => "XX001",
-        _ => "58030",
-    };
-    SqlError::new(sqlstate, error.to_string())
+    SqlError::new(error.sqlstate(), error.to_string())
 }
 
 /// The lake's errors.
 pub fn lake_error(error: &LakeError) -> SqlError {
-    let sqlstate = match error {
-        LakeError::File { .. } => "22P04",
-        LakeError::Invalid { .. } => "22023",
-        LakeError::Damaged { .. } => "XX001",
-        _ => "58030",
-    };
-    SqlError::new(sqlstate, error.to_string())
+    SqlError::new(error.sqlstate(), error.to_string())
 }

@@ -36,6 +36,8 @@ use tasks::{Layers, Pool};
 
 /// How long a query waits for speed state that is being rebuilt.
 const QUERY_PATIENCE: Duration = Duration::from_secs(30);
+/// For how long a run of another batch process shows no sign of life until it counts as ended.
+const SILENCE: Duration = Duration::from_secs(10);
 /// How long running statements may take to finish when the process is asked to stop.
 const DRAIN: Duration = Duration::from_secs(10);
 
@@ -83,14 +85,16 @@ impl Node {
         let states: Arc<dyn StateStore> = tasks::open_state(config).await?;
         let dimensions = Arc::new(LakeDimensions::new(lake.clone()));
         let logs = Arc::new(OpenLogs::new(config, roles)?);
-        let batch = Arc::new(BatchLayer::new(
+        let shared = config.state.kind == StateKind::Redis;
+        let batch = BatchLayer::new(
             Arc::clone(&catalog),
             Arc::clone(&states),
             lake.clone(),
             Arc::<LakeDimensions>::clone(&dimensions),
             compute.handle(),
             Patience::default(),
-        ));
+        );
+        let batch = Arc::new(batch.among_others(if shared { SILENCE } else { Duration::ZERO }));
         let (stop, stopped) = watch::channel(false);
         let layers = Layers::start(
             tasks::Wiring {
@@ -102,13 +106,14 @@ impl Node {
                 logs: Arc::clone(&logs),
                 batch,
                 shards: config.state.shards,
-                shared: config.state.kind == StateKind::Redis,
+                shared,
             },
             speed.handle(),
             ingest.handle(),
             stopped.clone(),
         );
-        let administration = Administrator::new(Arc::clone(&catalog), lake.clone(), Arc::clone(&logs));
+        let administration =
+            Administrator::new(Arc::clone(&catalog), lake.clone(), Arc::clone(&states), Arc::clone(&logs));
         let engine = Engine::new(Parts {
             catalog: Arc::clone(&catalog),
             lake,

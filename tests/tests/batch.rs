@@ -268,6 +268,63 @@ async fn what_a_batch_layer_that_died_left_behind_is_settled_by_the_next() {
     platform.end().await;
 }
 
+/// A second batch process leaves the runs of the first one alone, as long as that lives.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_run_of_another_process_is_left_alone_while_it_is_alive() {
+    const SILENCE: Duration = Duration::from_secs(3);
+    let platform = Platform::start(&[]).await;
+    let (_stop, first) = begin(&platform.batch());
+    platform.until("the first run", |records| records.iter().any(is_published)).await;
+    // Without a speed layer there is no cut, and the run waits for as long as it may.
+    platform.stop.send_replace(true);
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let asked = RunRecord::requested(platform.view, Trigger::Request, None, now_ms());
+    Lake::open(&platform.lake).unwrap().runs().request(&asked).await.unwrap();
+    let is = |records: &[RunRecord], status: RunStatus| {
+        records.iter().any(|record| record.id == asked.id && record.status == status)
+    };
+    platform.until("it waits", |records| is(records, RunStatus::WaitingForCut)).await;
+
+    let second = Arc::into_inner(platform.batch()).unwrap().among_others(SILENCE);
+    let (stop, running) = begin(&Arc::new(second));
+    for _ in 0..10 {
+        tokio::time::sleep(SILENCE / 6).await;
+        let records = platform.records().await;
+        assert!(is(&records, RunStatus::WaitingForCut), "{records:?}");
+    }
+    first.abort();
+    platform.until("its end is noticed", |records| is(records, RunStatus::Interrupted)).await;
+    stop.send_replace(true);
+    running.await.unwrap();
+    platform.end().await;
+}
+
+/// A new view is waited for while somebody works on its first version.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_first_version_is_waited_for_as_long_as_somebody_works_on_it() {
+    const PATIENCE: Duration = Duration::from_secs(1);
+    let platform = Platform::start(&[]).await;
+    let runs = Lake::open(&platform.lake).unwrap().runs();
+    let seen = catalog(&platform.lake);
+    let first_version = || request::first_version(&runs, &seen, platform.view, PATIENCE);
+    assert!(!first_version().await.unwrap(), "there is no batch layer");
+    let mut record = RunRecord::requested(platform.view, Trigger::First, None, now_ms());
+    let waiting = first_version();
+    tokio::pin!(waiting);
+    for _ in 0..8 {
+        record = record.alive();
+        runs.write(&record).await.unwrap();
+        let early = tokio::time::timeout(PATIENCE / 3, &mut waiting).await;
+        assert!(early.is_err(), "it is alive: {early:?}");
+    }
+    assert!(!waiting.await.unwrap(), "it has fallen silent");
+    let (stop, running) = begin(&platform.batch());
+    assert!(first_version().await.unwrap());
+    stop.send_replace(true);
+    running.await.unwrap();
+    platform.end().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_run_under_way_is_interrupted_when_the_batch_layer_stops() {
     let platform = Platform::start(&[]).await;

@@ -71,6 +71,16 @@ pub enum LakeError {
 }
 
 impl LakeError {
+    /// What a SQL client is told: five characters, as PostgreSQL's appendix A lists them.
+    pub const fn sqlstate(&self) -> &'static str {
+        match self {
+            Self::File { .. } | Self::Line { .. } => "22P04",
+            Self::Invalid(_) => "22023",
+            Self::Damaged { .. } => "XX001",
+            Self::Unavailable { .. } | Self::Superseded { .. } | Self::OutOfStep { .. } => "58030",
+        }
+    }
+
     /// An [`Unavailable`](Self::Unavailable) for a `map_err`.
     pub(crate) fn unavailable<E>(what: impl Into<String>) -> impl FnOnce(E) -> Self
     where

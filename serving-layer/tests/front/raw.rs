@@ -41,7 +41,8 @@ fn code(body: &[u8]) -> Option<String> {
 }
 
 impl Raw {
-    pub async fn connect(server: &Server) -> Self {
+    /// As far as the startup message, and no answer read.
+    pub async fn begin(server: &Server) -> Self {
         let mut socket = TcpStream::connect(server.address).await.unwrap();
         // Encryption is asked for and refused, in both of its kinds.
         for request in [80_877_104_u32, 80_877_103] {
@@ -49,7 +50,11 @@ impl Raw {
             assert_eq!(socket.read_u8().await.unwrap(), b'N');
         }
         socket.write_all(&startup(&[("user", "raw"), ("database", "stratus")])).await.unwrap();
-        let mut raw = Self { socket, key: [0; 8] };
+        Self { socket, key: [0; 8] }
+    }
+
+    pub async fn connect(server: &Server) -> Self {
+        let mut raw = Self::begin(server).await;
         loop {
             match raw.message().await {
                 (b'K', body) => raw.key.copy_from_slice(&body),
@@ -60,7 +65,7 @@ impl Raw {
         }
     }
 
-    async fn message(&mut self) -> (u8, Vec<u8>) {
+    pub async fn message(&mut self) -> (u8, Vec<u8>) {
         let kind = self.socket.read_u8().await.unwrap();
         let length = self.socket.read_u32().await.unwrap();
         let mut body = vec![0; usize::try_from(length).unwrap() - 4];

@@ -2,11 +2,13 @@
 
 use std::process::Stdio;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use stratus_serving::pg::Users;
 use tokio_postgres::{Config, NoTls};
 
 use super::engine::{Server, sqlstate};
+use super::raw::{Raw, framed};
 
 async fn guarded() -> Server {
     // One user's password is in the configuration, the other's is not.
@@ -57,6 +59,34 @@ async fn a_statement_of_a_user_can_be_cancelled() {
         cancel.cancel_query(NoTls).await.unwrap();
     });
     assert_eq!(sqlstate(&failed.unwrap_err()), "57014");
+}
+
+/// Whoever does not prove a password gets no statement in, by whatever message and however early.
+#[tokio::test]
+async fn nothing_is_carried_out_before_the_password_is_proven() {
+    let server = guarded().await;
+    let query = framed(b'Q', b"SELECT count(*), sum(n) FROM endless\0");
+    let series = [
+        framed(b'P', b"\0SELECT count(*), sum(n) FROM endless\0\0\0"),
+        framed(b'B', b"\0\0\0\0\0\0\0\0"),
+        framed(b'E', b"\0\0\0\0\0"),
+        framed(b'S', b""),
+    ];
+    // The first message of SCRAM, whose answer is not proven: a query follows in the place of the proof.
+    let first = b"n,,n=,r=rOprNGfwEbeRWgbNEkqO";
+    let length = u32::try_from(first.len()).unwrap().to_be_bytes();
+    let begun = framed(b'p', &[b"SCRAM-SHA-256\0", &length[..], first].concat());
+    for sent in [query.clone(), series.concat(), [begun, query.clone()].concat()] {
+        let mut raw = Raw::begin(&server).await;
+        assert_eq!(raw.message().await.0, b'R', "a proof is asked for");
+        raw.send(&sent).await;
+        assert_eq!(raw.read_until_closed().await.as_deref(), Some("08P01"));
+    }
+    // In the same packet as the startup message, before anything was asked.
+    let mut raw = Raw::begin(&server).await;
+    raw.send(&query).await;
+    assert_eq!(raw.read_until_closed().await.as_deref(), Some("08P01"));
+    assert_eq!(server.watched.batches.load(Ordering::SeqCst), 0, "nothing was read");
 }
 
 #[tokio::test]

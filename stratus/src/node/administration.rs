@@ -16,6 +16,7 @@ use stratus_seam::catalog_log::{Catalog, CatalogError, now_ms};
 use stratus_seam::ids::{SourceId, ViewId};
 use stratus_seam::log::{Log, LogId};
 use stratus_seam::offsets::OffsetVector;
+use stratus_seam::store::StateStore;
 use stratus_serving::{Administration, catalog_error, lake_error};
 use stratus_sql::cataloged::relations;
 use stratus_sql::ddl::{CreateDimension, CreateSource, CreateView, Drop, DropKind, Statement};
@@ -23,8 +24,8 @@ use stratus_sql::{SqlError, View};
 
 use super::sources::{OpenLogs, PROPERTY, codec_options};
 
-/// Between two looks for a new view's first version.
-const POLL: Duration = Duration::from_millis(20);
+/// For how long a new view waits without a sign that somebody works on its first version.
+const FIRST_VERSION: Duration = Duration::from_secs(30);
 /// The options that a source over a directory log knows.
 const DIRECTORY_OPTIONS: [&str; 5] = ["connector", "format", "partitions", "path", "timestamp_unit"];
 /// The options that a source over Kafka knows, beside those for the Kafka client.
@@ -38,12 +39,18 @@ type Beginning = (LogId, OffsetVector);
 pub(super) struct Administrator {
     catalog: Arc<Catalog>,
     lake: Lake,
+    states: Arc<dyn StateStore>,
     logs: Arc<OpenLogs>,
 }
 
 impl Administrator {
-    pub(super) const fn new(catalog: Arc<Catalog>, lake: Lake, logs: Arc<OpenLogs>) -> Self {
-        Self { catalog, lake, logs }
+    pub(super) fn new(
+        catalog: Arc<Catalog>,
+        lake: Lake,
+        states: Arc<dyn StateStore>,
+        logs: Arc<OpenLogs>,
+    ) -> Self {
+        Self { catalog, lake, states, logs }
     }
 
     async fn create_source(&self, create: CreateSource) -> Result<(), SqlError> {
@@ -182,13 +189,37 @@ impl Administrator {
             })])
         };
         self.commit(define).await?;
-        loop {
-            let catalog = self.refresh().await?;
-            if catalog.view(id).is_none() || !catalog.versions_of(id).is_empty() {
-                return Ok(());
-            }
-            tokio::time::sleep(POLL).await;
+        if request::first_version(&self.lake.runs(), &self.catalog, id, FIRST_VERSION).await? {
+            return Ok(());
         }
+        let absent = self.absent(id, &create.name).await;
+        // In one commit with the look: a version that came after all is not thrown away.
+        let mut is_withdrawn = false;
+        self.commit(|catalog| {
+            is_withdrawn = catalog.view(id).is_some() && catalog.versions_of(id).is_empty();
+            Ok(if is_withdrawn { vec![Action::DropView { id }] } else { Vec::new() })
+        })
+        .await?;
+        if is_withdrawn { Err(absent) } else { Ok(()) }
+    }
+
+    /// Which layer does nothing for a new view.
+    async fn absent(&self, id: ViewId, name: &str) -> SqlError {
+        let taken_up = async {
+            let catalog = self.catalog.seen();
+            let source = catalog.view(id)?.source;
+            let state = self.states.source(source).await.ok()?;
+            let ledger = state.ledger.read().await.ok()??;
+            ledger.views.contains_key(&id).then_some(())
+        };
+        let (layer, command) = match taken_up.await {
+            Some(()) => ("no batch layer works on the first version of", "batch"),
+            None => ("no speed layer has taken up", "speed"),
+        };
+        let waited = FIRST_VERSION.as_secs();
+        SqlError::new("55000", format!("{layer} view \"{name}\" within {waited} s"))
+            .detail("the view was not created")
+            .hint(format!("start that layer (`stratus {command}`, or `stratus up` for all layers) and ask again; stratus.lag and stratus.runs show what the layers do"))
     }
 
     async fn drop(&self, drop: Drop) -> Result<(), SqlError> {

@@ -44,6 +44,22 @@ pub enum CatalogError {
     Misfit(#[from] CatalogMisfit),
 }
 
+impl CatalogError {
+    /// What a SQL client is told: five characters, as PostgreSQL's appendix A lists them. A misfit is the client's, the
+    /// rest is the lake's.
+    pub const fn sqlstate(&self) -> &'static str {
+        match self {
+            Self::Misfit(CatalogMisfit::Exists(_)) => "42P07",
+            Self::Misfit(CatalogMisfit::Missing(_)) => "42P01",
+            Self::Misfit(CatalogMisfit::InUse { .. }) => "2BP01",
+            Self::Misfit(CatalogMisfit::Superseded { .. } | CatalogMisfit::CutWentBack { .. }) => "40001",
+            Self::Misfit(_) => "55000",
+            Self::Damaged { .. } => "XX001",
+            Self::Unavailable { .. } => "58030",
+        }
+    }
+}
+
 /// Numbered commits, from 1.
 #[async_trait]
 pub trait CatalogLog: Send + Sync + fmt::Debug {
