@@ -68,6 +68,7 @@ mod hash;
 mod lineage;
 mod metrics;
 mod queue;
+mod rolling;
 mod router;
 mod row;
 mod spout;
@@ -97,6 +98,7 @@ pub use lineage::{Label, TaskId};
 pub use metrics::{
     ComponentMetrics, InputMetrics, LatencySnapshot, OutputMetrics, QueueFill, TopologyMetrics,
 };
+pub use rolling::{Rankings, SlidingWindowCounter};
 pub use router::EmitError;
 pub use row::{ColumnBuilder, Row, RowBuilder, RowError, ToCell};
 pub use spout::{MessageId, Next, Spout};
