@@ -1,5 +1,6 @@
 //! Bolts that take tuples one by one.
 
+use arrow::array::RecordBatch;
 use async_trait::async_trait;
 
 use crate::{
@@ -61,8 +62,25 @@ pub trait BasicBolt: Send + 'static {
 /// What a [`BasicBolt`] emits through.
 #[derive(Debug)]
 pub struct BasicOutputCollector<'a> {
-    streams: &'a mut [Output],
+    outputs: &'a mut Outputs,
     row: u32,
+}
+
+/// What a bolt has emitted and not sent.
+#[derive(Debug, Default)]
+struct Outputs {
+    streams: Vec<Output>,
+    /// What leaves before what waits in the streams.
+    ready: Vec<Ready>,
+    ready_rows: usize,
+}
+
+/// Rows of the stream at this place, with their anchors.
+#[derive(Debug)]
+struct Ready {
+    stream: usize,
+    rows: RecordBatch,
+    anchors: Vec<u32>,
 }
 
 /// Rows of one stream that wait for the end of the batch.
@@ -72,6 +90,46 @@ struct Output {
     rows: RowBuilder,
     /// The input row that each comes from.
     anchors: Vec<u32>,
+    /// The streams with a listener in common, by their places: of those, only one has rows at a time, so that the rows
+    /// leave in the order of their emission.
+    meets: Vec<usize>,
+}
+
+impl Outputs {
+    fn emit(&mut self, stream: usize, tuple: impl Row, row: u32) -> Result<(), TaskError> {
+        for at in 0..self.streams[stream].meets.len() {
+            self.finish(self.streams[stream].meets[at]);
+        }
+        let output = &mut self.streams[stream];
+        output.rows.append(tuple)?;
+        output.anchors.push(row);
+        Ok(())
+    }
+
+    /// Makes what waits in a stream ready to leave.
+    fn finish(&mut self, stream: usize) {
+        let output = &mut self.streams[stream];
+        if !output.rows.is_empty() {
+            let (rows, anchors) = (output.rows.finish(), std::mem::take(&mut output.anchors));
+            self.ready_rows += rows.num_rows();
+            self.ready.push(Ready { stream, rows, anchors });
+        }
+    }
+
+    /// Makes everything ready to leave.
+    fn finish_all(&mut self) {
+        (0..self.streams.len()).for_each(|stream| self.finish(stream));
+    }
+
+    /// Makes streams with so many rows ready. Whether enough is ready to be sent.
+    fn finish_full(&mut self, rows: usize) -> bool {
+        for stream in 0..self.streams.len() {
+            if self.streams[stream].rows.len() >= rows {
+                self.finish(stream);
+            }
+        }
+        self.ready_rows >= rows
+    }
 }
 
 impl BasicOutputCollector<'_> {
@@ -90,15 +148,14 @@ impl BasicOutputCollector<'_> {
     ///
     /// The component does not declare the stream, or the tuple is not a row of it.
     pub fn emit_to(&mut self, stream: &str, tuple: impl Row) -> Result<(), TaskError> {
-        let Some(output) = self.streams.iter_mut().find(|output| output.stream == stream) else {
-            let declared: Vec<&str> = self.streams.iter().map(|output| output.stream.as_str()).collect();
+        let streams = &self.outputs.streams;
+        let Some(stream) = streams.iter().position(|output| output.stream == stream) else {
+            let declared: Vec<&str> = streams.iter().map(|output| output.stream.as_str()).collect();
             return Err(
                 format!("stream `{stream}` is not declared, there are: {}", declared.join(", ")).into()
             );
         };
-        output.rows.append(tuple)?;
-        output.anchors.push(self.row);
-        Ok(())
+        self.outputs.emit(stream, tuple, self.row)
     }
 }
 
@@ -106,32 +163,25 @@ impl BasicOutputCollector<'_> {
 #[derive(Debug)]
 pub struct PerTuple<B> {
     bolt: B,
-    streams: Vec<Output>,
+    outputs: Outputs,
     batch_rows: usize,
 }
 
 impl<B: BasicBolt> PerTuple<B> {
     /// The bolt that gives `bolt` tuples one by one.
     pub fn new(bolt: B) -> Self {
-        Self { bolt, streams: Vec::new(), batch_rows: 0 }
+        Self { bolt, outputs: Outputs::default(), batch_rows: 0 }
     }
 
-    /// Sends what waits in streams with at least so many rows.
-    async fn send(
-        &mut self,
-        input: Option<&Tuples>,
-        least: usize,
-        out: &mut OutputCollector,
-    ) -> Result<(), EmitError> {
-        for output in self.streams.iter_mut().filter(|output| output.rows.len() >= least.max(1)) {
-            let rows = output.rows.finish();
+    /// Sends what is ready.
+    async fn send(&mut self, input: Option<&Tuples>, out: &mut OutputCollector) -> Result<(), EmitError> {
+        self.outputs.ready_rows = 0;
+        for Ready { stream, rows, anchors } in self.outputs.ready.drain(..) {
             let anchors = match input {
-                Some(input) => Anchors::Rows(input, &output.anchors),
+                Some(input) => Anchors::Rows(input, &anchors),
                 None => Anchors::None,
             };
-            let sent = out.emit(&output.stream, rows, anchors).await;
-            output.anchors.clear();
-            sent?;
+            out.emit(&self.outputs.streams[stream].stream, rows, anchors).await?;
         }
         Ok(())
     }
@@ -151,9 +201,13 @@ impl<B: BasicBolt> Bolt for PerTuple<B> {
         let mut declarer = OutputFieldsDeclarer::default();
         self.bolt.declare_output_fields(&mut declarer);
         self.batch_rows = context.topology().config().batch_rows;
+        let names: Vec<String> = declarer.streams.keys().cloned().collect();
         for (stream, declaration) in declarer.streams {
             let rows = RowBuilder::new(declaration.schema, self.batch_rows.min(1_024))?;
-            self.streams.push(Output { stream, rows, anchors: Vec::new() });
+            let meet = |other: &String| context.topology().meet(context.component(), &stream, other);
+            let others = names.iter().enumerate().filter(|(_, other)| **other != stream && meet(other));
+            let meets = others.map(|(at, _)| at).collect();
+            self.outputs.streams.push(Output { stream, rows, anchors: Vec::new(), meets });
         }
         self.bolt.prepare(context)
     }
@@ -162,10 +216,9 @@ impl<B: BasicBolt> Bolt for PerTuple<B> {
         let done = self.call(&input, out).await;
         if done.is_err() {
             // What could not leave has failed with the call. It must not leave with the next one.
-            for output in &mut self.streams {
-                output.rows.finish();
-                output.anchors.clear();
-            }
+            self.outputs.finish_all();
+            self.outputs.ready.clear();
+            self.outputs.ready_rows = 0;
         }
         done
     }
@@ -178,24 +231,25 @@ impl<B: BasicBolt> Bolt for PerTuple<B> {
 impl<B: BasicBolt> PerTuple<B> {
     async fn call(&mut self, input: &Tuples, out: &mut OutputCollector) -> Result<(), TaskError> {
         if input.is_tick() {
-            let ticked = self.bolt.tick(&mut BasicOutputCollector { streams: &mut self.streams, row: 0 });
+            let ticked = self.bolt.tick(&mut BasicOutputCollector { outputs: &mut self.outputs, row: 0 });
             // What it has emitted before an error stays emitted, as with tuples.
-            self.send(None, 1, out).await?;
+            self.outputs.finish_all();
+            self.send(None, out).await?;
             return ticked;
         }
         for tuple in input.iter() {
             let row = tuple.row() as u32;
             if let Err(error) =
-                self.bolt.execute(tuple, &mut BasicOutputCollector { streams: &mut self.streams, row })
+                self.bolt.execute(tuple, &mut BasicOutputCollector { outputs: &mut self.outputs, row })
             {
                 out.fail_rows(input, &[row], error);
             }
-            let full = |output: &Output| output.rows.len() >= self.batch_rows;
-            if self.streams.iter().any(full) {
-                self.send(Some(input), self.batch_rows, out).await?;
+            if self.outputs.finish_full(self.batch_rows) {
+                self.send(Some(input), out).await?;
             }
         }
-        self.send(Some(input), 1, out).await?;
+        self.outputs.finish_all();
+        self.send(Some(input), out).await?;
         // A row that has failed stays so.
         out.ack(input);
         Ok(())

@@ -80,7 +80,8 @@ impl OutputCollector {
         self.emit_to(stream, rows, Some(task), anchors).await
     }
 
-    /// Emits one tuple, which leaves with others as a batch: when the call ends, or earlier if there are many.
+    /// Emits one tuple, which leaves with others as a batch: when the call ends, or earlier if there are many, or when
+    /// a tuple of another stream follows that has a listener in common with this one.
     ///
     /// # Errors
     ///
@@ -92,6 +93,11 @@ impl OutputCollector {
         anchors: &[Tuple<'_>],
     ) -> Result<(), EmitError> {
         let stream = self.router.stream(stream)?;
+        let waits =
+            |other: &usize| self.buffers[*other].as_ref().is_some_and(|buffer| !buffer.rows.is_empty());
+        if self.router.streams[stream].meets.iter().any(waits) {
+            self.flush().await?;
+        }
         let declared = &self.router.streams[stream];
         let name = &declared.name;
         if self.buffers[stream].is_none() {

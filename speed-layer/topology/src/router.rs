@@ -121,6 +121,9 @@ pub(crate) struct OutStream {
     pub(crate) direct: bool,
     pub(crate) stats: Arc<OutputStats>,
     pub(crate) routes: Vec<Route>,
+    /// The task's other streams that someone listens to who also listens to this one, by their places: what is
+    /// emitted to these and to this one must not overtake each other.
+    pub(crate) meets: Vec<usize>,
 }
 
 /// The output side of a task.

@@ -121,7 +121,8 @@ impl SpoutOutputCollector {
     }
 
     /// Emits one tuple, which leaves with others as a batch: when there are enough, when the spout has no more, or when
-    /// the topology's [`linger`](crate::TopologyConfig::linger) is over.
+    /// the topology's [`linger`](crate::TopologyConfig::linger) is over; also when a tuple of another stream follows
+    /// that has a listener in common with this one.
     ///
     /// # Errors
     ///
@@ -135,7 +136,11 @@ impl SpoutOutputCollector {
         let stream = self.router.stream(stream)?;
         let named = |buffer: &Buffer| !buffer.ids.is_empty();
         let other_kind = |buffer: &Buffer| !buffer.rows.is_empty() && named(buffer) != id.is_some();
-        if self.buffers[stream].as_ref().is_some_and(other_kind) {
+        let waits =
+            |other: &usize| self.buffers[*other].as_ref().is_some_and(|buffer| !buffer.rows.is_empty());
+        if self.buffers[stream].as_ref().is_some_and(other_kind)
+            || self.router.streams[stream].meets.iter().any(waits)
+        {
             self.flush().await?;
         }
         let declared = &self.router.streams[stream];

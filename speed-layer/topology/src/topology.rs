@@ -109,6 +109,12 @@ impl Topology {
         &self.config
     }
 
+    /// Whether someone listens to both streams of a component.
+    pub(crate) fn meet(&self, component: &str, one: &str, other: &str) -> bool {
+        let mut listeners = self.listeners(component, one);
+        listeners.any(|(one, _)| self.listeners(component, other).any(|(other, _)| one == other))
+    }
+
     /// Who listens to a stream.
     pub(crate) fn listeners(
         &self,

@@ -230,6 +230,13 @@ impl Launch<'_> {
                 schema: Arc::clone(&declaration.schema),
                 direct: declaration.direct,
                 stats: Arc::clone(&self.stats[id].outputs[stream]),
+                meets: {
+                    let others = component.streams.keys().enumerate().filter(|(_, other)| *other != stream);
+                    others
+                        .filter(|(_, other)| self.topology.meet(id, stream, other))
+                        .map(|(at, _)| at)
+                        .collect()
+                },
             }
         });
         Router {

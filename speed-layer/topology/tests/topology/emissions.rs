@@ -434,7 +434,7 @@ async fn emissions_that_do_not_fit_are_refused_and_say_why() {
         "stream `bolt.default` is not direct: use emit",
         "task 99 does not listen to stream `bolt.direct`",
     ];
-    let errors = errors.lock().unwrap();
+    let errors = errors.lock().unwrap().clone();
     assert_eq!(errors[..6], expected);
     assert!(errors[6].starts_with("a tuple for stream `bolt.default`: field `n`"), "{}", errors[6]);
     end(&cluster).await;

@@ -4,6 +4,8 @@
 
 mod acking;
 mod emissions;
+mod groupings;
 mod kit;
+mod order;
 mod timeouts;
 mod word_count;
