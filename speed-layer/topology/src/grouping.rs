@@ -18,7 +18,7 @@ use shuffle::Shuffle;
 #[derive(Clone)]
 #[non_exhaustive]
 pub enum Grouping {
-    /// Evenly: no task of the listener has received more from one emitting task than another by more than 64 tuples.
+    /// Evenly: no task of the listener has received more from one emitting task than another by more than 128 tuples.
     Shuffle,
     /// Equal values of these fields go to the same task, whatever their Arrow encoding.
     Fields(Arc<[String]>),
