@@ -142,10 +142,14 @@ impl SpeedLayer {
             let chunks = match txn.feeds.is_empty() {
                 true => Vec::new(),
                 false => loop {
-                    let read = batch::read_again(self.log.as_ref(), &txn).await;
+                    let (log, shared) = (self.log.as_ref(), self.limits.shared);
+                    // A log that is away is an answer, too, and no reason to let go.
+                    let reading = Box::pin(async { Ok(batch::read_again(log, &txn).await) });
+                    let read = Self::beside_heartbeats(shared, &mut hold.ledger, reading).await?;
                     match self.or_wait(stop, read).await? {
                         Some(chunks) => break chunks,
                         None if *stop.borrow() => return Ok(()),
+                        None if shared => drop(hold.ledger.keep_alive().await?),
                         None => {}
                     }
                 },

@@ -39,21 +39,23 @@ impl Watch {
 /// Waits until the ledger is free to be taken: its writer is none of the `own` tokens and has gone on writing. While
 /// the store does not answer nobody can tell, so that is no silence of the writer's.
 pub(crate) async fn stand_by(store: &dyn LedgerStore, own: &[Token], source: &str) {
-    wait(async || store.read().await, own, source).await;
+    wait(|| store.read(), own, source).await;
 }
 
-async fn wait(
-    mut read: impl AsyncFnMut() -> Result<Option<Ledger>, StoreError>,
-    own: &[Token],
-    source: &str,
-) {
+async fn wait<F>(mut read: impl FnMut() -> F, own: &[Token], source: &str)
+where
+    F: Future<Output = Result<Option<Ledger>, StoreError>>,
+{
     let mut watch = Watch { seen: None, since: Instant::now() };
     let mut told = false;
     loop {
         let asked = Instant::now();
-        match read().await {
+        let answer = read().await;
+        if asked.elapsed() > POLL {
             // An answer that was long in coming says nothing of the time that it took.
-            Ok(_) if asked.elapsed() > POLL => watch.seen = None,
+            watch.seen = None;
+        }
+        match answer {
             Ok(ledger) if watch.is_over(ledger.as_ref(), own, Instant::now()) => return,
             Ok(_) => {}
             Err(error) => {
@@ -85,16 +87,16 @@ mod tests {
         let zero = OffsetVector::zero;
         let mut theirs = Ledger::begin("test", "e", LogId("l".into()), 2, &BTreeMap::new(), zero(), 0);
         let mut reads = 0;
-        let read = async || {
+        let read = || {
             reads += 1;
-            match reads {
+            std::future::ready(match reads {
                 1 | 3 => Err(StoreError::Unavailable { what: "reading".into(), source: "no answer".into() }),
                 2 | 4 => {
                     theirs = theirs.heartbeat();
                     Ok(Some(theirs.clone()))
                 }
                 _ => Ok(None),
-            }
+            })
         };
         wait(read, &[], "s").await;
         assert_eq!(reads, 5, "until there was no writer");

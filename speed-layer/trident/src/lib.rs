@@ -16,6 +16,7 @@ mod batch;
 mod bolt;
 mod collector;
 mod coordinator;
+mod drpc;
 mod graph;
 mod multi_reduce;
 mod operation;
@@ -34,6 +35,7 @@ pub use aggregator::{
 pub use batch::TransactionAttempt;
 pub use collector::TridentCollector;
 pub use coordinator::Pace;
+pub use drpc::{DrpcError, DrpcServer};
 pub use graph::TridentError;
 pub use multi_reduce::{JoinKind, MultiReducer};
 pub use operation::{BatchFunction, Filter, Function};

@@ -1,6 +1,7 @@
 //! What happens to a batch between two repartitionings.
 
 mod aggregate;
+mod answer;
 mod best;
 mod each;
 mod persist;
@@ -13,6 +14,7 @@ use async_trait::async_trait;
 use stratus_topology::{TaskContext, TaskError};
 
 pub(crate) use aggregate::{AggregateProcessor, OfNothing};
+pub(crate) use answer::AnswerProcessor;
 pub(crate) use best::BestProcessor;
 pub(crate) use each::{EachProcessor, FilterProcessor, FlatMapProcessor, ProjectProcessor, RowsProcessor};
 pub(crate) use persist::{PersistProcessor, QueryProcessor};

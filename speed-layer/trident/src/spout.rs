@@ -14,7 +14,7 @@ use stratus_topology::{TaskContext, TaskError};
 pub use feeder::FeederBatchSpout;
 pub use log::{LogSpout, Records, Translator};
 
-use crate::batch::TransactionAttempt;
+use crate::{batch::TransactionAttempt, coordinator::Pace};
 
 /// What a spout promises of its batches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,6 +35,11 @@ pub trait TridentSpout: Send + Sync + 'static {
 
     /// What it promises.
     fn kind(&self) -> SpoutKind;
+
+    /// How its batches are paced, if not as the topology's.
+    fn pace(&self) -> Option<Pace> {
+        None
+    }
 
     /// The one that says what is in a batch. There is one at a time.
     ///

@@ -16,12 +16,13 @@ use crate::{
         single,
     },
     batch::TransactionAttempt,
+    drpc::DrpcServer,
     graph::{Graph, Kind, NodeId, ProcessorFactory, TridentError},
     multi_reduce::{Join, JoinKind, MultiReducer},
     operation::{BatchFunction, Filter, Function},
     processor::{
-        AggregateProcessor, BestProcessor, EachProcessor, FilterProcessor, FlatMapProcessor, MergeProcessor,
-        MultiReduceProcessor, OfNothing, Processor, ProjectProcessor, RowsProcessor,
+        AggregateProcessor, AnswerProcessor, BestProcessor, EachProcessor, FilterProcessor, FlatMapProcessor,
+        MergeProcessor, MultiReduceProcessor, OfNothing, Processor, ProjectProcessor, RowsProcessor,
     },
     topology::batch_task,
     tuple::{TridentTuple, TridentValue},
@@ -217,6 +218,16 @@ impl Stream {
     /// The tuple of each partition of a batch that has the greatest value of a field.
     pub fn max_by(&self, field: &str) -> Self {
         self.best(1, field, true)
+    }
+
+    /// Answers the calls of a function with what each batch has here.
+    pub fn returns(&self, function: &str, server: &DrpcServer) {
+        let (server, function) = (server.clone(), function.to_owned());
+        self.batch_global().processor("returns", self.schema(), move || AnswerProcessor {
+            server: server.clone(),
+            function: function.clone(),
+            place: (0, 1),
+        });
     }
 
     fn best(&self, count: usize, field: &str, greatest: bool) -> Self {

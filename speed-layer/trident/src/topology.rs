@@ -8,6 +8,7 @@ use crate::{
     batch::TransactionAttempt,
     bolt::{BATCH, COMMIT, COORD, GroupBolt, GroupSpec, Source},
     coordinator::{MasterCoordinator, Pace},
+    drpc::DrpcServer,
     graph::{Graph, Kind, NodeId, TridentError},
     plan::{Hop, Plan},
     spout::TridentSpout,
@@ -73,6 +74,12 @@ impl TridentTopology {
         Stream::new(Rc::clone(&self.graph), node)
     }
 
+    /// The stream of the calls of a function: each call is a batch with its arguments as the field `args`. What is to
+    /// come back ends in [`Stream::returns`].
+    pub fn new_drpc_stream(&self, function: &str, server: &DrpcServer) -> Stream {
+        self.new_stream(&format!("drpc-{function}"), server.spout(function))
+    }
+
     /// A state that this topology only queries.
     pub fn new_static_state<F: StateFactory>(&self, factory: F) -> TridentState<F> {
         let partitions = factory.partitions().unwrap_or(1);
@@ -105,7 +112,8 @@ impl TridentTopology {
                     _ => None,
                 })
                 .collect();
-            let (spouts, pace) = (Arc::new(spouts), self.pace.clone());
+            let pace = spouts.iter().find_map(|(_, spout)| spout.pace()).unwrap_or_else(|| self.pace.clone());
+            let spouts = Arc::new(spouts);
             let make = move || MasterCoordinator::new(Arc::clone(&spouts), pace.clone());
             builder.set_spout(&coordinator_of(batch_group), make, 1);
         }

@@ -153,8 +153,8 @@ fn doubtful_shard(ledger: &Ledger, facts: &Facts<'_>) -> Option<String> {
                 meta.txid, ledger.appended
             ));
         }
-        if meta.txid == 0 && meta.attempt.is_some() {
-            return Some(format!("shard {shard} holds a part of its first txid"));
+        if meta.token.id.is_nil() || (meta.txid == 0 && meta.attempt.is_some()) {
+            return Some(format!("shard {shard} holds a part of the txid after {}", meta.txid));
         }
         let entry = facts.txns.iter().find(|txn| txn.txid == meta.txid);
         if entry.is_some_and(|txn| meta.attempt != Some(txn.attempt)) {
@@ -322,6 +322,8 @@ mod tests {
         other.shard(0).attempt = Some(crate::ids::Attempt::new());
         let mut torn = Found::healthy();
         torn.shard(1).txid = 0;
+        let mut torn_later = Found::healthy();
+        torn_later.shard(0).token.id = uuid::Uuid::nil();
         let mut evicted = Found::healthy();
         let scope = Scope { view: ViewId::new(), epoch: 1 };
         evicted.shard(1).rows.insert(scope, 1);
@@ -334,7 +336,7 @@ mod tests {
         for versions in cut_lost.views.values_mut() {
             versions.push((OffsetVector::from([(0, 5)]), generation));
         }
-        for found in [emptied, ahead, other, torn, evicted, unknown, upgraded, cut_lost] {
+        for found in [emptied, ahead, other, torn, torn_later, evicted, unknown, upgraded, cut_lost] {
             assert!(matches!(found.plan(), Plan::Begin { .. }), "{:?}", found.plan());
         }
     }

@@ -242,7 +242,7 @@ async fn a_certificate_is_checked() {
         std::process::Command::new("openssl").args(words.split(' ')).current_dir(folder.path()).output()
     };
     if openssl("version").is_err() {
-        assert!(std::env::var("CI").is_err(), "openssl is needed");
+        assert_ne!(std::env::var("CI").as_deref(), Ok("true"), "openssl is needed");
         eprintln!("warning: there is no openssl on this machine: THIS TEST IS LEFT OUT");
         return;
     }
@@ -384,7 +384,7 @@ async fn the_beginning_of_a_commit_is_nobodys() {
     settled(&server).await;
     let attempt = owner.next([]).attempt;
     owner.commit(["a"]).await;
-    let folder = std::fs::read_dir(server.folder().join("appendonlydir")).unwrap();
+    let folder = std::fs::read_dir(server.folder().unwrap().join("appendonlydir")).unwrap();
     let files = folder.map(|entry| entry.unwrap().path());
     let file = files.filter(|path| path.to_string_lossy().ends_with(".incr.aof")).max().unwrap();
     let text = String::from_utf8_lossy(&std::fs::read(file).unwrap()).into_owned();

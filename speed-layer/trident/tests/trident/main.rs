@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod chaos;
+mod drpc;
 mod memory_log;
 mod operations;
 mod recutting;

@@ -1,0 +1,87 @@
+//! Remote calls, with Storm's TridentIntegrationTest by value.
+
+use std::time::{Duration, Instant};
+
+use arrow::datatypes::DataType;
+use stratus_topology::fields;
+use stratus_trident::{
+    Count, DrpcError, DrpcServer, FeederBatchSpout, MemoryMaps, Sum, TridentCollector, TridentTopology,
+    TridentTuple,
+};
+
+use crate::{
+    support::{batch, run, text},
+    word_count::Split,
+};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn words_are_counted_and_asked_for() {
+    let (spout, server) = (FeederBatchSpout::new(text("sentence")), DrpcServer::default());
+    let topology = TridentTopology::new();
+    let counts = topology
+        .new_stream("sentences", spout.clone())
+        .each(&["sentence"], Split, text("word"))
+        .parallelism_hint(2)
+        .group_by(&["word"])
+        .persistent_aggregate(MemoryMaps::<i64>::new(), &[], Count, "count")
+        .parallelism_hint(3);
+    topology
+        .new_drpc_stream("words", &server)
+        .each(&["args"], Split, text("word"))
+        .group_by(&["word"])
+        .state_query::<i64, _>(&counts, "count")
+        .filter(&["count"], |tuple: TridentTuple<'_>| Ok(tuple.get::<Option<i64>>(0)?.is_some()))
+        .combine(&["count"], Sum, "sum")
+        .project(&["sum"])
+        .returns("words", &server);
+    let test = async {
+        spout.feed_and_wait(batch("sentence", &["hello the man said", "the"])).await;
+        assert_eq!(server.execute("words", "the").await.unwrap(), "[[2]]");
+        assert_eq!(server.execute("words", "hello").await.unwrap(), "[[1]]");
+        spout.feed_and_wait(batch("sentence", &["the man on the moon", "where are you"])).await;
+        assert_eq!(server.execute("words", "the").await.unwrap(), "[[4]]");
+        assert_eq!(server.execute("words", "man").await.unwrap(), "[[2]]");
+        assert_eq!(server.execute("words", "man where you the").await.unwrap(), "[[8]]");
+        let calls = (0..50).map(|_| async { server.execute("words", "the nobody").await.unwrap() });
+        assert_eq!(futures::future::join_all(calls).await, vec!["[[4]]"; 50]);
+    };
+    run(&topology, test).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_call_that_fails_is_told_so_and_the_next_one_works() {
+    let (server, topology) = (DrpcServer::new(Duration::from_secs(3)), TridentTopology::new());
+    let fussy = |tuple: TridentTuple<'_>, out: &mut TridentCollector| match tuple.get::<&str>(0)? {
+        "bad" => Err("I do not like this".into()),
+        "worse" => panic!("I really do not like this"),
+        word => out.emit((word.len() as i64,)),
+    };
+    let stream = topology.new_drpc_stream("length", &server).shuffle();
+    stream.each(&["args"], fussy, fields([("length", DataType::Int64)])).returns("length", &server);
+    let empty = topology.new_drpc_stream("nothing", &server);
+    empty
+        .filter(&["args"], |_: TridentTuple<'_>| Ok(false))
+        .combine(&[], Count, "count")
+        .returns("nothing", &server);
+    let test = async {
+        assert_eq!(server.execute("length", "good").await.unwrap(), "[[\"good\",4]]");
+        for call in ["bad", "worse"] {
+            let began = Instant::now();
+            let error = server.execute("length", call).await.unwrap_err();
+            assert!(
+                error.to_string().contains("I ") && error.to_string().contains("do not like this"),
+                "{error}"
+            );
+            assert!(began.elapsed() < Duration::from_secs(2), "at once");
+            assert_eq!(server.execute("length", "fine").await.unwrap(), "[[\"fine\",4]]");
+        }
+        assert_eq!(server.execute("nothing", "x").await.unwrap(), "[[0]]");
+        let unknown = server.execute("nonsense", "").await.unwrap_err();
+        assert!(matches!(unknown, DrpcError::Unknown { .. }), "{unknown}");
+    };
+    run(&topology, test).await;
+    // Nobody answers any more.
+    let quick = DrpcServer::new(Duration::from_millis(50));
+    let _stream = TridentTopology::new().new_drpc_stream("late", &quick);
+    assert!(matches!(quick.execute("late", "").await, Err(DrpcError::TimedOut { .. })));
+}
