@@ -47,6 +47,8 @@ pub(crate) enum Command {
     View(ViewCommand),
     /// See whether everything that the configuration names is there and fit, and what to do if not.
     Doctor(DoctorArguments),
+    /// Print what the configuration keeps of a password instead of it; asks for it, or reads a line of stdin.
+    Password,
     /// Show the whole thing with a benchmark's events, and check every count.
     Demo(DemoArguments),
 }

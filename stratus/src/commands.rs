@@ -1,5 +1,6 @@
 //! The commands.
 
+mod password;
 mod sql;
 mod up;
 mod view;
@@ -21,6 +22,7 @@ pub(crate) async fn run(command: Command) -> anyhow::Result<()> {
         Command::Sql(arguments) => sql::run(arguments).await,
         Command::View(command) => view::run(command).await,
         Command::Doctor(arguments) => doctor::run(arguments).await,
+        Command::Password => password::run().await,
         Command::Demo(arguments) => demo::run(arguments).await,
     }
 }

@@ -1,6 +1,7 @@
 //! Whether everything that this configuration names is there and fit, and what to do about what is not.
 
 mod checks;
+mod disk;
 mod finding;
 
 use std::io::{self, Write};

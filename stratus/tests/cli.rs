@@ -186,6 +186,35 @@ fn a_server_tells_where_it_is_and_drains() {
     assert_eq!(server.exit_code(), Some(0));
 }
 
+/// What `stratus password` prints lets the password in, and no other.
+#[test]
+fn a_password_is_kept_as_its_verifier() {
+    let dir = folder();
+    let verifier = |typed: &str| {
+        let mut command = stratus(dir.path());
+        command.arg("password").stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        child.stdin.take().unwrap().write_all(typed.as_bytes()).unwrap();
+        child.wait_with_output().unwrap()
+    };
+    assert_eq!(verifier("\n").status.code(), Some(1));
+    let output = verifier(" hush, hush\n");
+    let text = String::from_utf8(output.stdout.clone()).unwrap();
+    assert!(output.status.success() && !told(&output).contains("hush"), "{}", told(&output));
+    assert!(text.starts_with("SCRAM-SHA-256$4096:") && text.lines().count() == 1, "{text}");
+
+    std::fs::write(dir.path().join("stratus.toml"), format!("[pg.users]\nann = '{}'\n", text.trim_end()))
+        .unwrap();
+    let server = Server::start(dir.path(), &[]);
+    let ask = |password: &str| {
+        let url = format!("postgres://ann@127.0.0.1:{}", server.pg_port);
+        let mut command = stratus(dir.path());
+        command.env("PGPASSWORD", password).args(["sql", "--url", &url, "SELECT 42"]).output().unwrap()
+    };
+    assert!(String::from_utf8_lossy(&ask(" hush, hush").stdout).contains("42"));
+    assert!(!ask("hush, hush").status.success(), "a blank belongs to it");
+}
+
 #[test]
 fn a_statement_that_fails_stops_the_server() {
     let dir = folder();

@@ -27,14 +27,25 @@ impl Lake {
         let path = Path::from(format!("probe/{}", Uuid::now_v7()));
         let failed = |verb: &str| LakeError::unavailable(format!("could not {verb} {path} in the lake"));
         let store = self.store();
+        let tried = self.attempt(&path).await;
+        // Also if something failed: it may be there.
+        match (tried, store.delete(&path).await) {
+            (Ok(probed), Ok(())) => Ok(probed),
+            (Ok(_), Err(error)) => Err(failed("delete")(error)),
+            (Err(first), _) => Err(first),
+        }
+    }
+
+    async fn attempt(&self, path: &Path) -> Result<Probed, LakeError> {
+        let failed = |verb: &str| LakeError::unavailable(format!("could not {verb} {path} in the lake"));
+        let store = self.store();
         let create = || PutOptions { mode: PutMode::Create, ..PutOptions::default() };
-        store.put_opts(&path, "one".into(), create()).await.map_err(failed("write"))?;
-        let again = store.put_opts(&path, "two".into(), create()).await;
+        store.put_opts(path, "one".into(), create()).await.map_err(failed("write"))?;
+        let again = store.put_opts(path, "two".into(), create()).await;
         let refused = matches!(again, Err(Error::AlreadyExists { .. }));
-        let found = store.get(&path).await.map_err(failed("read"))?;
+        let found = store.get(path).await.map_err(failed("read"))?;
         let written: SystemTime = found.meta.last_modified.into();
         let text = found.bytes().await.map_err(failed("read"))?;
-        store.delete(&path).await.map_err(failed("delete"))?;
         let now = SystemTime::now();
         let skew = now.duration_since(written).or_else(|_| written.duration_since(now)).unwrap_or_default();
         Ok(Probed { puts_only_if_absent: refused && &text[..] == b"one", skew })

@@ -14,6 +14,7 @@ mod examine;
 mod layout;
 mod ledger;
 mod library;
+mod rights;
 mod shards;
 mod trouble;
 mod whole;
@@ -31,6 +32,7 @@ use self::address::Address;
 use self::connections::{Connections, Lane};
 pub use self::examine::{Clock, Facts};
 use self::layout::{array, other_shape, text};
+pub use self::rights::Rights;
 pub use self::trouble::OpenError;
 use self::trouble::Trouble;
 

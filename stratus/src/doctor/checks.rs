@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpListener};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use stratus_lake::{Lake, MasterDataset, Probed};
@@ -10,10 +10,10 @@ use stratus_logs::kafka::{KafkaSettings, KafkaTopic, TopicFacts};
 use stratus_seam::catalog::{CatalogState, Connector, Source};
 use stratus_seam::catalog_log::Catalog;
 use stratus_seam::offsets::OffsetVector;
-use stratus_state::redis::RedisStore;
+use stratus_state::redis::{RedisStore, Rights};
 
 use super::finding::{Finding, Trouble, problem, warning};
-use super::told;
+use super::{disk, told};
 use crate::config::{Config, StateKind};
 use crate::node::OpenLogs;
 
@@ -26,7 +26,13 @@ const SKEW: Duration = Duration::from_secs(2);
 pub(super) async fn all(config: &Config) -> Vec<Finding> {
     let mut findings = Vec::new();
     told(&mut findings, "data directory", data_directory(&config.data.dir));
+    if config.data.dir.is_dir() {
+        told(&mut findings, "disk", disk::room(&config.data.dir));
+    }
     let catalog = lake(config, &mut findings).await;
+    if let Some(folder) = other_folder(config) {
+        told(&mut findings, "disk of the lake", disk::room(&folder));
+    }
     state(config, &mut findings).await;
     kafka(config, catalog.as_ref(), &mut findings).await;
     told(&mut findings, "pg.listen", port(config.pg.listen));
@@ -42,6 +48,17 @@ fn data_directory(dir: &Path) -> Result<String, Trouble> {
     let probe = tempfile::Builder::new().prefix("doctor").tempfile_in(dir);
     probe.map_err(|error| problem(format!("{name}: {error}"), todo))?;
     Ok(format!("{name} can be written"))
+}
+
+/// The folder of the lake, if it is one, is there, and does not lie in the data directory.
+fn other_folder(config: &Config) -> Option<PathBuf> {
+    let url = config.lake_url();
+    let path = match url.split_once("://") {
+        None => PathBuf::from(url),
+        Some(("file", path)) => PathBuf::from(path),
+        Some(_) => return None,
+    };
+    (path.is_dir() && !path.starts_with(&config.data.dir)).then_some(path)
 }
 
 async fn lake(config: &Config, findings: &mut Vec<Finding>) -> Option<(Lake, CatalogState)> {
@@ -113,11 +130,12 @@ async fn state(config: &Config, findings: &mut Vec<Finding>) {
 
 async fn redis(config: &Config, findings: &mut Vec<Finding>) {
     let url = config.state.url.clone().unwrap_or_default();
-    let facts = match RedisStore::open(&url).await {
-        Ok(store) => store.examine().await.map_err(|error| error.to_string()),
-        Err(error) => Err(error.to_string()),
+    let asked = async {
+        let store = RedisStore::open(&url).await.map_err(|error| error.to_string())?;
+        let facts = store.examine().await.map_err(|error| error.to_string())?;
+        Ok::<_, String>((facts, store.rights().await.map_err(|error| error.to_string())?))
     };
-    match facts {
+    match asked.await {
         Err(error) => told(
             findings,
             "state",
@@ -126,13 +144,26 @@ async fn redis(config: &Config, findings: &mut Vec<Finding>) {
                 "docs/redis.md says what the server must be, and what its user must be allowed",
             )),
         ),
-        Ok(facts) => {
+        Ok((facts, rights)) => {
             let shown = config.state.shown_url();
             told(findings, "state", Ok(format!("{} at {shown}", facts.version)));
             for told_of in facts.warnings() {
                 told(findings, "state", Err(warning(told_of, "docs/redis.md has the settings")));
             }
+            told(findings, "rights", judge_rights(rights));
         }
+    }
+}
+
+fn judge_rights(rights: Rights) -> Result<String, Trouble> {
+    match rights {
+        Rights::Enough => Ok("the user may do all that the store does".to_owned()),
+        Rights::Missing(said) => {
+            Err(problem(said.join("; "), "give the user the rights that docs/redis.md lists"))
+        }
+        Rights::Untold(why) => Ok(format!(
+            "not examined, the server does not tell by ACL DRYRUN ({why}); docs/redis.md lists what is needed"
+        )),
     }
 }
 
@@ -271,6 +302,10 @@ fn users(config: &Config) -> Result<String, Trouble> {
 mod tests {
     #![allow(clippy::unwrap_used)]
 
+    use stratus_seam::ids::SourceId;
+    use stratus_seam::log::LogId;
+
+    use super::super::finding::Verdict;
     use super::*;
 
     #[test]
@@ -299,5 +334,85 @@ mod tests {
         assert!(users(&config).unwrap().contains("1, with"));
         config.pg.listen = "0.0.0.0:5433".parse().unwrap();
         assert!(users(&config).is_err());
+    }
+
+    fn topic_of(earliest: OffsetVector) -> (Source, TopicFacts) {
+        let log = LogId("cluster/topic".into());
+        let source = Source {
+            id: SourceId::new(),
+            name: "clicks".into(),
+            columns: Vec::new(),
+            connector: Connector::Kafka,
+            options: BTreeMap::new(),
+            log: log.clone(),
+            start: OffsetVector::zero(),
+        };
+        let facts = TopicFacts {
+            log_id: log,
+            partitions: 2,
+            earliest,
+            end: OffsetVector::from([(0, 90), (1, 90)]),
+            cleanup_policy: Some("delete".into()),
+            retention: Some(7 * SHORT_RETENTION),
+        };
+        (source, facts)
+    }
+
+    #[test]
+    fn a_topic_is_judged_by_what_a_source_needs_of_it() {
+        let absorbed = OffsetVector::from([(0, 40), (1, 9)]);
+        let (source, good) = topic_of(OffsetVector::from([(0, 40)]));
+        let judge = |facts: &TopicFacts| -> Vec<String> {
+            let told = judge_topic("t", &source, facts, &absorbed);
+            told.into_iter()
+                .map(|told| match told {
+                    Ok(fine) => format!("ok: {fine}"),
+                    Err(trouble) => format!("{:?}: {}", trouble.verdict, trouble.what),
+                })
+                .collect()
+        };
+        assert_eq!(judge(&good), ["ok: topic t, 2 partitions"]);
+        assert_eq!(judge(&TopicFacts { retention: None, ..good.clone() }), ["ok: topic t, 2 partitions"]);
+        let bad = TopicFacts {
+            cleanup_policy: Some("compact,delete".into()),
+            retention: Some(Duration::from_secs(300)),
+            earliest: OffsetVector::from([(0, 40), (1, 12)]),
+            ..good.clone()
+        };
+        let told = judge(&bad);
+        assert_eq!(told.len(), 3, "{told:?}");
+        assert!(told[0].starts_with("Problem: topic t is compacted"), "{told:?}");
+        assert!(told[1].starts_with("Warning: topic t keeps records for 5 minutes only"), "{told:?}");
+        assert!(told[2].contains("partition 1 of topic t begins at 12, and ingest stands at 9"), "{told:?}");
+        let secretive = judge(&TopicFacts { cleanup_policy: None, ..good.clone() });
+        assert!(
+            secretive[0].starts_with("Warning: the settings of topic t may not be read"),
+            "{secretive:?}"
+        );
+        let other = judge(&TopicFacts { log_id: LogId("cluster/other".into()), ..bad });
+        assert_eq!(other.len(), 1, "of another topic nothing else matters: {other:?}");
+        assert!(other[0].contains("deleted and made again"), "{other:?}");
+    }
+
+    #[tokio::test]
+    async fn a_lake_is_judged_by_what_writers_need_of_it() {
+        let good = Lake::open("memory://").unwrap().probe().await.unwrap();
+        assert!(judge_lake("memory://", good).unwrap().contains("does not overwrite"));
+        let mut late = good;
+        late.skew = Duration::from_secs(9);
+        let trouble = judge_lake("l", late).unwrap_err();
+        assert!(trouble.verdict == Verdict::Warning && trouble.what.contains("9 s away"), "{trouble:?}");
+        let mut careless = late;
+        careless.puts_only_if_absent = false;
+        let trouble = judge_lake("l", careless).unwrap_err();
+        assert!(trouble.verdict == Verdict::Problem && trouble.what.contains("overwrites"), "{trouble:?}");
+    }
+
+    #[test]
+    fn rights_that_are_missing_are_a_problem_and_those_that_are_not_told_are_none() {
+        assert!(judge_rights(Rights::Enough).is_ok());
+        let missing = judge_rights(Rights::Missing(vec!["no GET".into(), "no SET".into()])).unwrap_err();
+        assert!(missing.verdict == Verdict::Problem && missing.what == "no GET; no SET");
+        assert!(judge_rights(Rights::Untold("NOPERM".into())).unwrap().contains("not examined"));
     }
 }

@@ -48,7 +48,6 @@ impl FromStr for Start {
 
 /// What a topic is.
 #[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
 pub struct TopicFacts {
     /// This incarnation of it.
     pub log_id: LogId,

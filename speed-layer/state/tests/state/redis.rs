@@ -10,7 +10,7 @@ use stratus_seam::store::{SourceState, StateStore, StoreError};
 use stratus_servers::proxy::{Harm, Proxy, Way};
 use stratus_servers::redis::Redis;
 use stratus_state::conformance;
-use stratus_state::redis::RedisStore;
+use stratus_state::redis::{RedisStore, Rights};
 
 use crate::client::Client;
 
@@ -226,6 +226,17 @@ async fn a_user_with_few_rights_is_enough_and_secrets_stay_secret() {
     let store: Arc<dyn StateStore> = Arc::new(RedisStore::open(&url("s3cret")).await.unwrap());
     conformance::run_all(|| async { store.clone() }).await;
     assert!(!format!("{store:?}").contains("s3cret"));
+    let examined = RedisStore::open(&url("s3cret")).await.unwrap();
+    assert!(matches!(examined.rights().await.unwrap(), Rights::Untold(_)));
+    let user = ["ACL", "SETUSER", "stratus"];
+    server.cli(&[&user[..], &["+acl|whoami", "+acl|dryrun"]].concat()).unwrap();
+    assert_eq!(examined.rights().await.unwrap(), Rights::Enough, "docs/redis.md lists them all");
+    server.cli(&[&user[..], &["-hincrby"]].concat()).unwrap();
+    let Rights::Missing(said) = examined.rights().await.unwrap() else { panic!() };
+    assert!(said.len() == 1 && said[0].contains("hincrby"), "{said:?}");
+    server.cli(&[&user[..], &["+hincrby", "resetkeys", "~{stratus:*"]].concat()).unwrap();
+    let Rights::Missing(said) = examined.rights().await.unwrap() else { panic!() };
+    assert!(said.len() == 1 && said[0].contains("{stratus}:whole"), "{said:?}");
     let error = RedisStore::open(&url("wr0ng")).await.unwrap_err();
     let told = format!("{error} {error:?}");
     assert!(told.contains("password") && !told.contains("wr0ng"), "{told}");
