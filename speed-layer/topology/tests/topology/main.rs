@@ -7,5 +7,6 @@ mod emissions;
 mod groupings;
 mod kit;
 mod order;
+mod random;
 mod timeouts;
 mod word_count;
