@@ -6,6 +6,7 @@ mod acking;
 mod emissions;
 mod groupings;
 mod kit;
+mod lifecycle;
 mod order;
 mod random;
 mod timeouts;
