@@ -4,7 +4,10 @@ mod launch;
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::Ordering::SeqCst},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering::SeqCst},
+    },
     time::Duration,
 };
 
@@ -70,7 +73,9 @@ struct Running {
     orders: watch::Sender<Orders>,
     status: Mutex<TopologyStatus>,
     stats: BTreeMap<String, Arc<ComponentStats>>,
-    in_flight: Arc<std::sync::atomic::AtomicUsize>,
+    in_flight: Arc<AtomicUsize>,
+    /// Executors of spouts that may emit.
+    at_work: Arc<AtomicUsize>,
     work: Mutex<Vec<Work>>,
 }
 
@@ -140,7 +145,14 @@ impl LocalCluster {
         let mut status = running.status.lock().unwrap_or_else(PoisonError::into_inner);
         if *status != TopologyStatus::Killed {
             *status = to;
-            running.orders.send_replace(orders);
+            running.orders.send_if_modified(|current| {
+                // What was never active has nothing to rest from.
+                let differs = *current != orders && (*current, orders) != (Orders::Wait, Orders::Rest);
+                if differs {
+                    *current = orders;
+                }
+                differs
+            });
         }
         Ok(())
     }
@@ -166,17 +178,22 @@ impl LocalCluster {
         }
         // `None`: there is no so late a time.
         let deadline = tokio::time::Instant::now().checked_add(wait);
-        while !running.is_idle() && deadline.is_none_or(|deadline| tokio::time::Instant::now() < deadline) {
+        while !running.is_drained() && deadline.is_none_or(|deadline| tokio::time::Instant::now() < deadline)
+        {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
-        let drained = running.is_idle();
+        let drained = running.is_drained();
         running.orders.send_replace(Orders::End);
         let work = std::mem::take(&mut *running.work.lock().unwrap_or_else(PoisonError::into_inner));
         let patience = tokio::time::Instant::now() + PATIENCE;
         for work in work {
             work.end(patience).await;
         }
-        self.lock().remove(name);
+        let mut topologies = self.lock();
+        // Somebody else may have killed it, too, and the name may be another's by now.
+        if topologies.get(name).is_some_and(|current| Arc::ptr_eq(current, &running)) {
+            topologies.remove(name);
+        }
         Ok(Killed { drained })
     }
 
@@ -230,6 +247,11 @@ impl Running {
     /// Fragments first: what a bolt sends on is counted before what it received is not.
     fn is_idle(&self) -> bool {
         self.in_flight.load(SeqCst) == 0 && self.stats.values().all(|stats| stats.pending.load(SeqCst) == 0)
+    }
+
+    /// Idle, and nothing will follow: every spout is at rest.
+    fn is_drained(&self) -> bool {
+        self.at_work.load(SeqCst) == 0 && self.is_idle()
     }
 
     fn metrics(&self, name: &str) -> TopologyMetrics {

@@ -14,7 +14,9 @@ pub(crate) use spouts::{SpoutExecutor, SpoutTask};
 /// What a topology is told to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Orders {
-    /// Spouts rest. Before the first activation nothing is opened or prepared.
+    /// The topology has not been active yet: nothing is opened or prepared.
+    Wait,
+    /// Spouts rest; bolts work off what there is.
     Rest,
     Work,
     End,
@@ -33,10 +35,11 @@ impl Command {
         *self.0.borrow()
     }
 
-    /// Waits until the topology is to work for the first time.
+    /// Waits until the topology has been active. It may already rest again: its spouts may have emitted something that
+    /// is to be worked off.
     async fn begin(&mut self) -> Result<(), Ended> {
-        match self.0.wait_for(|orders| *orders != Orders::Rest).await.map(|orders| *orders) {
-            Ok(Orders::Work) => Ok(()),
+        match self.0.wait_for(|orders| *orders != Orders::Wait).await.map(|orders| *orders) {
+            Ok(Orders::Work | Orders::Rest) => Ok(()),
             _ => Err(Ended),
         }
     }

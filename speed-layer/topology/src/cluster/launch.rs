@@ -42,6 +42,7 @@ struct Launch<'a> {
     ackers: Ackers,
     command: Command,
     in_flight: Arc<AtomicUsize>,
+    at_work: Arc<AtomicUsize>,
     stats: BTreeMap<String, Arc<ComponentStats>>,
     senders: BTreeMap<String, Vec<(TaskId, QueueSender)>>,
     work: Vec<Work>,
@@ -51,7 +52,7 @@ struct Launch<'a> {
 pub(super) fn launch(name: &str, topology: Topology, clock: &Clock, runtime: &Handle) -> Running {
     let config = topology.config.clone();
     let active = config.active;
-    let (orders, command) = watch::channel(if active { Orders::Work } else { Orders::Rest });
+    let (orders, command) = watch::channel(if active { Orders::Work } else { Orders::Wait });
     let mut work = Vec::new();
     let ackers = (0..config.ackers).map(|_| {
         let (sender, messages) = mpsc::unbounded_channel();
@@ -81,6 +82,7 @@ pub(super) fn launch(name: &str, topology: Topology, clock: &Clock, runtime: &Ha
     let senders = queues.iter().map(|(id, queues)| (id.clone(), queues.by_task.clone())).collect();
     let topology = Arc::new(topology);
     let in_flight = Arc::new(AtomicUsize::new(0));
+    let at_work = Arc::new(AtomicUsize::new(0));
     let mut launch = Launch {
         name: Arc::from(name),
         topology: Arc::clone(&topology),
@@ -89,6 +91,7 @@ pub(super) fn launch(name: &str, topology: Topology, clock: &Clock, runtime: &Ha
         ackers,
         command: Command(command),
         in_flight: Arc::clone(&in_flight),
+        at_work: Arc::clone(&at_work),
         stats: stats.clone(),
         senders,
         work,
@@ -98,7 +101,15 @@ pub(super) fn launch(name: &str, topology: Topology, clock: &Clock, runtime: &Ha
         launch.component(id, component, receivers);
     }
     let status = if active { TopologyStatus::Active } else { TopologyStatus::Inactive };
-    Running { topology, orders, status: Mutex::new(status), stats, in_flight, work: Mutex::new(launch.work) }
+    Running {
+        topology,
+        orders,
+        status: Mutex::new(status),
+        stats,
+        in_flight,
+        at_work,
+        work: Mutex::new(launch.work),
+    }
 }
 
 /// The executor that runs a task: tasks are dealt out in order, as evenly as can be.
@@ -189,6 +200,7 @@ impl Launch<'_> {
             command: self.command.clone(),
             max_pending: component.config.max_spout_pending.unwrap_or(config.max_spout_pending),
             linger: config.linger,
+            at_work: Arc::clone(&self.at_work),
             stats: Arc::clone(&self.stats[id]),
         }
     }

@@ -1,6 +1,12 @@
 //! The executor of a spout's tasks.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::SeqCst},
+    },
+    time::Duration,
+};
 
 use tokio::{sync::mpsc, time::Instant};
 
@@ -32,6 +38,8 @@ pub(crate) struct SpoutExecutor {
     pub(crate) command: Command,
     pub(crate) max_pending: usize,
     pub(crate) linger: Duration,
+    /// How many executors of the topology's spouts may emit.
+    pub(crate) at_work: Arc<AtomicUsize>,
     pub(crate) stats: Arc<ComponentStats>,
 }
 
@@ -44,6 +52,22 @@ enum Broken {
 impl From<Ended> for Broken {
     fn from(_: Ended) -> Self {
         Self::Ended
+    }
+}
+
+/// Counts an executor as one that may emit.
+struct AtWork(Arc<AtomicUsize>);
+
+impl AtWork {
+    fn new(count: &Arc<AtomicUsize>) -> Self {
+        count.fetch_add(1, SeqCst);
+        Self(Arc::clone(count))
+    }
+}
+
+impl Drop for AtWork {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, SeqCst);
     }
 }
 
@@ -122,10 +146,17 @@ impl SpoutExecutor {
 
     async fn work(&mut self, spouts: &mut [Working], backoff: &mut Backoff) -> Broken {
         let mut resting = false;
+        let mut at_work = None;
         loop {
             let orders = self.command.current();
             if orders == Orders::End {
                 return Broken::Ended;
+            }
+            if orders == Orders::Work && at_work.is_none() {
+                // Whoever orders rest and sees that nobody is at work must be able to rely on it: so first this, and
+                // then the orders once more.
+                at_work = Some(AtWork::new(&self.at_work));
+                continue;
             }
             let rest = orders == Orders::Rest;
             if rest != resting {
@@ -141,6 +172,10 @@ impl SpoutExecutor {
                     tokio::task::consume_budget().await;
                 }
                 Ok(false) => {
+                    if resting {
+                        // Whatever waited to be sent has left.
+                        at_work = None;
+                    }
                     if let Err(broken) = self.idle(spouts, orders).await {
                         return broken;
                     }
@@ -193,6 +228,8 @@ impl SpoutExecutor {
                     tracing::warn!(component = context.component(), task = context.task(), %error, "tuples are lost");
                     self.stats.erred(&error.to_string());
                     working.rests_until = Some(Instant::now() + working.failures.next());
+                    // Other streams may have tuples waiting.
+                    busy = true;
                 }
                 Err(panic) => return Err(self.broken(&panic)),
             }

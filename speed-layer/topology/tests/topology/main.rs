@@ -6,6 +6,8 @@ mod acking;
 mod emissions;
 mod groupings;
 mod kit;
+mod lifecycle;
 mod order;
+mod random;
 mod timeouts;
 mod word_count;
