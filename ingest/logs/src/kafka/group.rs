@@ -79,6 +79,29 @@ impl KafkaGroup {
         .await
     }
 
+    /// The first offset of a partition whose record is of this moment, in milliseconds since the epoch, or a later one.
+    /// None if there is no such record.
+    ///
+    /// # Errors
+    /// [`LogError::Unavailable`] if the brokers do not tell.
+    pub async fn offset_at(&self, partition: Partition, moment: i64) -> Result<Option<Offset>, LogError> {
+        self.with(move |group| {
+            let told = |error| {
+                let place = format!("topic {}, partition {partition}", group.topic);
+                unavailable(format!("{place}: its offset at a moment cannot be asked for"), error)
+            };
+            let mut list = TopicPartitionList::new();
+            list.add_partition_offset(&group.topic, partition as i32, Place::Offset(moment)).map_err(told)?;
+            let found = group.consumer.offsets_for_times(list, PATIENCE).map_err(told)?;
+            let offset = found.elements().first().map(|element| element.offset());
+            Ok(match offset {
+                Some(Place::Offset(offset)) => Offset::try_from(offset).ok(),
+                _ => None,
+            })
+        })
+        .await
+    }
+
     /// What the group remembers of these partitions. One of which it remembers nothing is left out.
     ///
     /// # Errors

@@ -37,14 +37,14 @@ impl From<KafkaError> for LaneError {
 
 /// A partition that is read from one end to the other.
 pub(super) struct Lane {
+    /// Taken from the queue and not yet delivered. Dropped before everything else: a client waits for its records.
+    pending: VecDeque<Item>,
     consumer: Arc<BaseConsumer>,
     topic: Arc<str>,
     partition: Partition,
     queue: PartitionQueue,
     /// The offset after the last delivered record, or where reading was begun; none before that.
     position: Option<Offset>,
-    /// Taken from the queue and not yet delivered.
-    pending: VecDeque<Item>,
     /// Where the partition ended when its end was last reached.
     end: Option<Offset>,
     /// When the brokers last said that there is nothing behind `end`.

@@ -147,7 +147,7 @@ pub(super) enum Item {
     Error(RDKafkaErrorCode),
 }
 
-/// A record, still in librdkafka's memory.
+/// A record, still in librdkafka's memory. To be dropped before its client, which otherwise waits for it for ever.
 #[derive(Debug)]
 pub(super) struct Record(ptr::NonNull<sys::rd_kafka_message_t>);
 

@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rdkafka::consumer::Consumer;
+use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::{Offset as Place, TopicPartitionList};
 use stratus_seam::log::LogError;
@@ -17,28 +17,37 @@ use super::native::{Item, PartitionQueue, Record};
 use super::unavailable;
 
 /// A record, still in the client's memory.
-#[derive(Debug)]
-pub struct KafkaRecord(Record);
+pub struct KafkaRecord {
+    record: Record,
+    /// It must go before its client does.
+    _consumer: Arc<BaseConsumer>,
+}
 
 impl KafkaRecord {
     /// Its offset in its partition.
     pub fn offset(&self) -> Offset {
-        self.0.offset()
+        self.record.offset()
     }
 
     /// Its key, if it has one.
     pub fn key(&self) -> Option<&[u8]> {
-        self.0.key()
+        self.record.key()
     }
 
     /// Its value; a tombstone has none.
     pub fn value(&self) -> Option<&[u8]> {
-        self.0.value()
+        self.record.value()
     }
 
     /// Milliseconds since the epoch.
     pub fn timestamp(&self) -> Option<i64> {
-        self.0.timestamp().map(|microseconds| microseconds / 1_000)
+        self.record.timestamp().map(|microseconds| microseconds / 1_000)
+    }
+}
+
+impl fmt::Debug for KafkaRecord {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("KafkaRecord").field("offset", &self.offset()).finish_non_exhaustive()
     }
 }
 
@@ -70,11 +79,12 @@ pub struct KafkaReader {
 }
 
 struct Cursor {
+    /// Before the queue: what is here must go before the client does.
+    pending: VecDeque<Item>,
     queue: PartitionQueue,
     position: Offset,
     /// Whether it is being fetched from `position` on.
     assigned: bool,
-    pending: VecDeque<Item>,
 }
 
 impl KafkaReader {
@@ -185,7 +195,7 @@ impl KafkaReader {
                             record.value().map_or(0, <[u8]>::len) + record.key().map_or(0, <[u8]>::len);
                         (rows, bytes) = (rows - 1, bytes.saturating_sub(size));
                         cursor.position = offset + 1;
-                        into.push(KafkaRecord(record));
+                        into.push(KafkaRecord { record, _consumer: Arc::clone(&self.group.consumer) });
                     }
                 }
                 Some(Item::End(end)) => cursor.position = cursor.position.max(end),

@@ -1,8 +1,8 @@
 //! Where a task begins to read each of its partitions.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{collections::BTreeMap, sync::Arc};
 
-use stratus_logs::kafka::{KafkaGroup, KafkaTopic, Start};
+use stratus_logs::kafka::{KafkaGroup, Start};
 use stratus_seam::log::{LogError, LogId};
 
 use super::{
@@ -46,40 +46,38 @@ pub(super) async fn open(
         return Ok(Found { id, partitions, starts: BTreeMap::new() });
     }
     let committed = group.committed(own.clone()).await?;
-    let mut starts = BTreeMap::new();
-    let mut unknown = BTreeSet::new();
-    let mut ask: Option<Start> = None;
+    let (mut starts, mut told) = (BTreeMap::new(), BTreeMap::new());
     for partition in own {
-        match strategy.beginning(committed.get(&partition), note) {
-            Beginning::GoOn(offset) => {
-                starts.insert(partition, offset);
-            }
-            Beginning::TakeOver(offset) => {
-                starts.insert(partition, offset);
-                unknown.insert(partition);
-            }
-            Beginning::Ask(start) => {
-                unknown.insert(partition);
-                ask = Some(start);
-            }
+        let beginning = strategy.beginning(committed.get(&partition), note);
+        let start = match &beginning {
+            Beginning::GoOn(offset) | Beginning::TakeOver(offset) => *offset,
+            Beginning::Ask(start) => ask(group, partition, start).await?,
+        };
+        starts.insert(partition, start);
+        if !matches!(beginning, Beginning::GoOn(_)) {
+            told.insert(partition, note.at(start));
         }
     }
-    if let Some(start) = ask {
-        let offsets = KafkaTopic::resolve_start(&config.kafka, &config.topic, &start).await?;
-        for partition in &unknown {
-            starts.entry(*partition).or_insert(offsets.get(*partition));
-        }
-    }
-    let told =
-        unknown.iter().filter_map(|partition| Some((*partition, note.at(*starts.get(partition)?)))).collect();
     group.commit(told).await?;
     Ok(Found { id, partitions, starts })
+}
+
+async fn ask(group: &KafkaGroup, partition: u32, start: &Start) -> Result<u64, LogError> {
+    let range = group.range(partition).await?;
+    Ok(match start {
+        Start::Earliest => range.start,
+        Start::Latest => range.end,
+        Start::At(moment) => {
+            let found = group.offset_at(partition, moment.timestamp_millis()).await?;
+            found.map_or(range.end, |offset| offset.min(range.end))
+        }
+    })
 }
 
 /// Looks whether a topic has more partitions than it had. A new one is read from its first record on.
 pub(super) async fn refresh(
     group: KafkaGroup,
-    note: std::sync::Arc<CommitNote>,
+    note: Arc<CommitNote>,
     place: Place,
     known: u32,
 ) -> Result<Found, LogError> {

@@ -19,20 +19,32 @@ use stratus_servers::kafka::Kafka;
 
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
+/// A broker, and a client of the group that all tests share: to find a group's coordinator takes a client a second.
+pub(crate) struct Broker {
+    kafka: Kafka,
+    consumer: BaseConsumer,
+}
+
+/// The group of all spouts. It remembers offsets by topic, and each test has its own.
+const GROUP: &str = "connectors";
+
 /// It is ended when the last test lets go of it.
-pub(crate) fn broker() -> Option<Arc<Kafka>> {
-    static BROKER: OnceLock<Mutex<Weak<Kafka>>> = OnceLock::new();
+fn broker() -> Option<Arc<Broker>> {
+    static BROKER: OnceLock<Mutex<Weak<Broker>>> = OnceLock::new();
     let mut broker = BROKER.get_or_init(Mutex::default).lock().unwrap();
     if let Some(running) = broker.upgrade() {
         return Some(running);
     }
-    let started = Arc::new(Kafka::start().unwrap()?);
+    let kafka = Kafka::start().unwrap()?;
+    let mut config = ClientConfig::new();
+    let consumer = config.set("bootstrap.servers", kafka.brokers()).set("group.id", GROUP).create().unwrap();
+    let started = Arc::new(Broker { kafka, consumer });
     *broker = Arc::downgrade(&started);
     Some(started)
 }
 
 pub(crate) struct Topic {
-    pub(crate) kafka: Arc<Kafka>,
+    broker: Arc<Broker>,
     pub(crate) name: String,
 }
 
@@ -40,14 +52,18 @@ impl Topic {
     /// None if there is no broker to be had.
     pub(crate) fn new(partitions: i32) -> Option<Self> {
         static NEXT: AtomicU32 = AtomicU32::new(0);
-        let kafka = broker()?;
+        let broker = broker()?;
         let name = format!("topic-{}", NEXT.fetch_add(1, SeqCst));
-        kafka.create_topic(&name, partitions, &[]).unwrap();
-        Some(Self { kafka, name })
+        broker.kafka.create_topic(&name, partitions, &[]).unwrap();
+        Some(Self { broker, name })
+    }
+
+    pub(crate) fn kafka(&self) -> &Kafka {
+        &self.broker.kafka
     }
 
     pub(crate) fn settings(&self) -> KafkaSettings {
-        KafkaSettings::new(self.kafka.brokers(), &BTreeMap::new()).unwrap()
+        KafkaSettings::new(self.kafka().brokers(), &BTreeMap::new()).unwrap()
     }
 
     /// A spout's settings, with a group of the topic's own and everything done at once.
@@ -55,17 +71,13 @@ impl Topic {
         KafkaSpoutConfig {
             commit_interval: Duration::from_millis(50),
             refresh_interval: Duration::from_millis(100),
-            ..KafkaSpoutConfig::new(self.settings(), &self.name, &self.group())
+            ..KafkaSpoutConfig::new(self.settings(), &self.name, GROUP)
         }
-    }
-
-    pub(crate) fn group(&self) -> String {
-        format!("group-of-{}", self.name)
     }
 
     fn client(&self) -> ClientConfig {
         let mut config = ClientConfig::new();
-        config.set("bootstrap.servers", self.kafka.brokers()).set("linger.ms", "1");
+        config.set("bootstrap.servers", self.kafka().brokers()).set("linger.ms", "1");
         config
     }
 
@@ -106,15 +118,11 @@ impl Topic {
         }
     }
 
-    fn consumer(&self) -> BaseConsumer {
-        self.client().set("group.id", self.group()).create().unwrap()
-    }
-
     /// What the group remembers of a partition, with what stands beside it.
     pub(crate) fn committed(&self, partition: i32) -> Option<(i64, String)> {
         let mut list = TopicPartitionList::new();
         list.add_partition(&self.name, partition);
-        let list = self.consumer().committed_offsets(list, PATIENCE).unwrap();
+        let list = self.broker.consumer.committed_offsets(list, PATIENCE).unwrap();
         let element = &list.elements()[0];
         match element.offset() {
             Place::Offset(offset) => Some((offset, element.metadata().to_owned())),
@@ -130,7 +138,7 @@ impl Topic {
     pub(crate) fn commit(&self, partition: i32, offset: i64) {
         let mut list = TopicPartitionList::new();
         list.add_partition_offset(&self.name, partition, Place::Offset(offset)).unwrap();
-        self.consumer().commit(&list, CommitMode::Sync).unwrap();
+        self.broker.consumer.commit(&list, CommitMode::Sync).unwrap();
     }
 }
 

@@ -41,7 +41,7 @@ async fn a_beginning_that_retention_took_moves_to_what_is_left() {
     let Some(topic) = Topic::new(1) else { return };
     topic.send(0, &numbers(0..10));
     topic.commit(0, 2);
-    topic.kafka.delete_records(&topic.name, 0, 5).unwrap();
+    topic.kafka().delete_records(&topic.name, 0, 5).unwrap();
     let run = Run::start("retention", topic.config(), 1, |_| Sentence::Ack);
     run.until_seen(5).await;
     assert_eq!(run.values(), numbers(5..10));
@@ -74,7 +74,7 @@ async fn failed_records_that_are_gone_count_as_done() {
     });
     run.until_seen(10).await;
     // 1 and 4 are gone, 7 is not.
-    topic.kafka.delete_records(&topic.name, 0, 6).unwrap();
+    topic.kafka().delete_records(&topic.name, 0, 6).unwrap();
     run.until_seen(11).await;
     assert_eq!(run.offsets()[10..], [7]);
     eventually("all are committed", || topic.committed_offset(0) == Some(10)).await;
@@ -94,8 +94,8 @@ async fn a_topic_that_was_made_anew_is_read_from_its_beginning() {
             false => Sentence::Ack,
         });
     run.until_seen(5).await;
-    topic.kafka.delete_topic(&topic.name).unwrap();
-    topic.kafka.create_topic(&topic.name, 2, &[]).unwrap();
+    topic.kafka().delete_topic(&topic.name).unwrap();
+    topic.kafka().create_topic(&topic.name, 2, &[]).unwrap();
     // The outcome of a record of the old topic says nothing about the new one.
     hold.store(false, SeqCst);
     topic.send(0, &numbers(5..15));

@@ -19,7 +19,7 @@ async fn several_tasks_cover_all_partitions_exactly_once_also_new_ones() {
     let config = KafkaSpoutConfig { first_poll, ..topic.config() };
     let run = Run::start("tasks", config, 3, |_| Sentence::Ack);
     run.until_seen(100).await;
-    topic.kafka.add_partitions(&topic.name, 8).unwrap();
+    topic.kafka().add_partitions(&topic.name, 8).unwrap();
     for partition in 5..8 {
         topic.send(partition, &numbers(0..20));
     }
@@ -47,7 +47,7 @@ async fn a_task_without_partitions_waits_for_some() {
     let run = Run::start("many", topic.config(), 2, |_| Sentence::Ack);
     topic.send(0, &["a"]);
     run.until_seen(1).await;
-    topic.kafka.add_partitions(&topic.name, 2).unwrap();
+    topic.kafka().add_partitions(&topic.name, 2).unwrap();
     topic.send(1, &["b"]);
     run.until_seen(2).await;
     let seen = run.seen();
