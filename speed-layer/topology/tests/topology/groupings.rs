@@ -71,8 +71,7 @@ async fn received_by(
     until("acks", || feeder.told() == rows).await;
     assert!(feeder.failures().is_empty());
     end(&cluster).await;
-    let received = received.lock().unwrap().clone();
-    received
+    received.lock().unwrap().clone()
 }
 
 /// Storm's `GroupingIntegrationTest.testShuffle`, and more.

@@ -70,11 +70,6 @@ impl FnBolt {
         self.streams.push((id.to_owned(), schema, true));
         self
     }
-
-    pub(crate) fn asking(mut self, config: ComponentConfig) -> Self {
-        self.config = config;
-        self
-    }
 }
 
 #[async_trait]

@@ -125,8 +125,7 @@ async fn disorder(
     })
     .await;
     end(&cluster).await;
-    let wrong = wrong.lock().unwrap().clone();
-    wrong
+    wrong.lock().unwrap().clone()
 }
 
 /// Storm's `InOrderDeliveryTest` and `JCQueueBackpressureTest`.
@@ -136,7 +135,7 @@ async fn tuples_of_a_task_arrive_in_order_also_under_backpressure() {
     let few_bytes = TopologyConfig { queue_bytes: 4_000, batch_rows: 100, ..TopologyConfig::default() };
     for config in [TopologyConfig::default(), few_rows, few_bytes] {
         for grouping in [Grouping::Shuffle, Grouping::fields(&["n"]), Grouping::partial_key(&["n"])] {
-            let wrong = disorder(&["default"], &[grouping.clone()], config.clone(), true).await;
+            let wrong = disorder(&["default"], std::slice::from_ref(&grouping), config.clone(), true).await;
             assert!(wrong.is_empty(), "{grouping:?}: {:?} and so on", wrong.first());
         }
     }
