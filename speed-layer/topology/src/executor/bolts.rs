@@ -14,7 +14,7 @@ use arrow::{
     compute::concat_batches,
 };
 
-use super::{Backoff, Command, Ended, guarded};
+use super::{Backoff, Command, Ended, discard, guarded};
 use crate::{
     acker::{Ackers, FailReason},
     bolt::Bolt,
@@ -69,6 +69,9 @@ impl From<Ended> for Broken {
     }
 }
 
+/// A bolt could not be prepared.
+struct NotReady;
+
 /// Fragments as one batch for one task.
 struct Batch {
     task: usize,
@@ -85,30 +88,30 @@ impl BoltExecutor {
         }
         let mut backoff = Backoff::default();
         loop {
-            let ended = match self.prepare().await {
-                Some(mut bolts) => match self.work(&mut bolts, &mut backoff).await {
-                    Broken::Ended => {
-                        for bolt in &mut bolts {
-                            if let Err(panic) = guarded(bolt.cleanup()).await {
-                                self.stats.panicked(&panic);
-                            }
-                        }
-                        true
-                    }
-                    // The bolts go, and with them what they hold: its trees fail at once.
-                    Broken::Panicked => false,
-                },
-                None => false,
+            let mut bolts = Vec::with_capacity(self.tasks.len());
+            let ended = match self.prepare(&mut bolts).await {
+                Ok(()) => matches!(self.work(&mut bolts, &mut backoff).await, Broken::Ended),
+                Err(NotReady) => false,
             };
+            if ended {
+                for bolt in &mut bolts {
+                    if let Err(panic) = guarded(bolt.cleanup()).await {
+                        self.stats.panicked(&panic);
+                    }
+                }
+            }
+            // The bolts go, and with them what they hold: its trees fail at once.
+            if let Err(panic) = discard(bolts) {
+                self.stats.panicked(&panic);
+            }
             if ended || self.command.pause(backoff.next()).await.is_err() {
                 return;
             }
         }
     }
 
-    /// New bolts, ready to work; `None` if one could not be prepared.
-    async fn prepare(&mut self) -> Option<Vec<Box<dyn Bolt>>> {
-        let mut bolts = Vec::with_capacity(self.tasks.len());
+    /// Adds new bolts, ready to work.
+    async fn prepare(&mut self, bolts: &mut Vec<Box<dyn Bolt>>) -> Result<(), NotReady> {
         for task in &mut self.tasks {
             let make = &self.make;
             let prepared = guarded(async {
@@ -120,21 +123,21 @@ impl BoltExecutor {
                 Ok(Err(error)) => {
                     tracing::warn!(component = task.context.component(), %error, "a bolt could not be prepared");
                     self.stats.erred(&error.to_string());
-                    return None;
+                    return Err(NotReady);
                 }
                 Err(panic) => {
                     tracing::error!(component = task.context.component(), panic, "preparing a bolt panicked");
                     self.stats.panicked(&panic);
-                    return None;
+                    return Err(NotReady);
                 }
             }
             // Whoever listens hears of it; if the topology ends, that is seen soon enough.
             if let Err(panic) = guarded(task.out.announce("startup")).await {
                 self.stats.panicked(&panic);
-                return None;
+                return Err(NotReady);
             }
         }
-        Some(bolts)
+        Ok(())
     }
 
     async fn work(&mut self, bolts: &mut [Box<dyn Bolt>], backoff: &mut Backoff) -> Broken {
