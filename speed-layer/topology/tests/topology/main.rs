@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod acking;
+mod crashes;
 mod emissions;
 mod groupings;
 mod kit;
