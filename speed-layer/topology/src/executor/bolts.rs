@@ -142,7 +142,10 @@ impl BoltExecutor {
 
     async fn work(&mut self, bolts: &mut [Box<dyn Bolt>], backoff: &mut Backoff) -> Broken {
         let mut next_tick = self.tick.map(|tick| self.clock.now().saturating_add(tick));
+        // Ticks come first. But one may take longer than the time to the next, and tuples must come, too.
+        let mut ticked = false;
         loop {
+            let waiting = if std::mem::take(&mut ticked) { self.waiting() } else { None };
             let clock = self.clock.clone();
             let tick_due = async {
                 match next_tick {
@@ -153,6 +156,7 @@ impl BoltExecutor {
             let fragment = tokio::select! {
                 biased;
                 () = self.command.end() => return Broken::Ended,
+                () = std::future::ready(()), if waiting.is_some() => waiting,
                 () = tick_due => None,
                 fragment = next(&mut self.ahead, &mut self.queue) => match fragment {
                     Some(fragment) => Some(fragment),
@@ -169,6 +173,7 @@ impl BoltExecutor {
                 }
                 (None, Some(tick)) => {
                     next_tick = Some(self.clock.now().saturating_add(tick));
+                    ticked = true;
                     self.tick_all(bolts, tick).await
                 }
                 (None, None) => Ok(()),
@@ -178,6 +183,11 @@ impl BoltExecutor {
                 Err(broken) => return broken,
             }
         }
+    }
+
+    /// A fragment that is there.
+    fn waiting(&mut self) -> Option<Fragment> {
+        self.ahead.pop_front().or_else(|| self.queue.try_recv())
     }
 
     async fn tick_all(&mut self, bolts: &mut [Box<dyn Bolt>], tick: Duration) -> Result<(), Broken> {
@@ -200,7 +210,7 @@ impl BoltExecutor {
         let mut rows = first.rows.num_rows();
         let mut fragments = vec![first];
         while rows < self.batch_rows && fragments[fragments.len() - 1].rows.num_rows() < SMALL {
-            let Some(next) = self.ahead.pop_front().or_else(|| self.queue.try_recv()) else { break };
+            let Some(next) = self.waiting() else { break };
             let first = &fragments[0];
             let fits = next.to == first.to
                 && next.stream == first.stream
