@@ -10,5 +10,7 @@ mod kit;
 mod lifecycle;
 mod order;
 mod random;
+mod settings;
 mod timeouts;
+mod validation;
 mod word_count;
