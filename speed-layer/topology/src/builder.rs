@@ -23,7 +23,7 @@ use crate::{
 #[derive(Debug, Error, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum TopologyError {
-    /// Two components, or streams of one, have the same id.
+    /// Two components, streams of one, or fields of one have the same name.
     #[error("{what} `{id}` is declared twice")]
     Twice {
         /// What it is.
@@ -134,6 +134,17 @@ pub enum TopologyError {
     /// A number of the configuration is zero.
     #[error("{0} must be at least 1")]
     Zero(&'static str),
+    /// A time of the configuration is zero.
+    #[error("{0} must be more than zero")]
+    NoTime(&'static str),
+    /// A setting of a component is wrong.
+    #[error("{}", of_component(.component, .why))]
+    Setting {
+        /// The component.
+        component: String,
+        /// What is wrong.
+        why: Box<Self>,
+    },
 }
 
 /// Puts a topology together.
@@ -279,9 +290,18 @@ impl Draft {
         if let Some(stream) = declarer.twice.first() {
             return Err(TopologyError::Twice { what: "stream", id: format!("{id}.{stream}") });
         }
-        for stream in declarer.streams.keys() {
+        for (stream, declaration) in &declarer.streams {
             check_id("stream", stream)?;
+            let fields = declaration.schema.fields();
+            let mut names = BTreeSet::new();
+            if let Some(twice) = fields.iter().find(|field| !names.insert(field.name())) {
+                let id = format!("{id}.{stream}.{}", twice.name());
+                return Err(TopologyError::Twice { what: "field", id });
+            }
         }
+        let config = config.overridden_by(self.over.clone());
+        check_component_config(&config)
+            .map_err(|why| TopologyError::Setting { component: id.to_owned(), why: Box::new(why) })?;
         let system = StreamDeclaration { schema: system_schema(), direct: false };
         declarer.streams.insert(SYSTEM_STREAM.to_owned(), system);
         Ok(Component {
@@ -290,7 +310,7 @@ impl Draft {
             tasks: vec![TaskId::default(); tasks],
             streams: declarer.streams,
             inputs: self.inputs.clone(),
-            config: config.overridden_by(self.over.clone()),
+            config,
         })
     }
 }
@@ -375,7 +395,35 @@ impl BoltDeclarer<'_> {
     }
 }
 
+/// An error about a setting, which begins with its name, with the component that it is of.
+fn of_component(component: &str, why: &TopologyError) -> String {
+    match why {
+        TopologyError::Zero(name) => format!("{name} of component `{component}` must be at least 1"),
+        TopologyError::NoTime(name) => format!("{name} of component `{component}` must be more than zero"),
+        other => format!("component `{component}`: {other}"),
+    }
+}
+
+fn check_component_config(config: &ComponentConfig) -> Result<(), TopologyError> {
+    let counts = [
+        ("max_spout_pending", config.max_spout_pending),
+        ("queue_rows", config.queue_rows),
+        ("queue_bytes", config.queue_bytes),
+    ];
+    if let Some((name, _)) = counts.iter().find(|(_, count)| *count == Some(0)) {
+        return Err(TopologyError::Zero(name));
+    }
+    // Nothing but ticks would ever come.
+    if config.tick.is_some_and(|tick| tick.is_zero()) {
+        return Err(TopologyError::NoTime("tick"));
+    }
+    Ok(())
+}
+
 fn check_config(config: &TopologyConfig) -> Result<(), TopologyError> {
+    if config.message_timeout.is_zero() {
+        return Err(TopologyError::NoTime("message_timeout"));
+    }
     let counts = [
         ("max_spout_pending", config.max_spout_pending),
         ("batch_rows", config.batch_rows),
@@ -452,14 +500,20 @@ fn check_input(
     Ok(())
 }
 
-/// Takes away, again and again, who listens only to what is already gone; what stays is on a cycle or behind one.
+/// Takes away, again and again, who listens only to what is already gone, and whom nobody listens to who is left: what
+/// stays is on a cycle, or between two.
 fn check_cycles(components: &BTreeMap<String, Component>) -> Result<(), TopologyError> {
     let mut left: BTreeSet<&str> = components.keys().map(String::as_str).collect();
     loop {
         let waits = |id: &&str| {
             components[*id].inputs.iter().any(|input| left.contains(input.source.component.as_str()))
         };
-        let waiting: BTreeSet<&str> = left.iter().copied().filter(|id| waits(id)).collect();
+        let delays = |id: &&str| {
+            let delayed =
+                |other: &&str| components[*other].inputs.iter().any(|input| input.source.component == *id);
+            left.iter().any(delayed)
+        };
+        let waiting: BTreeSet<&str> = left.iter().copied().filter(|id| waits(id) && delays(id)).collect();
         if waiting.len() == left.len() {
             break;
         }

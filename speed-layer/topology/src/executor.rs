@@ -83,6 +83,16 @@ async fn guarded<T>(call: impl Future<Output = T>) -> Result<T, String> {
     AssertUnwindSafe(call).catch_unwind().await.map_err(|panic| described(panic.as_ref()))
 }
 
+/// Drops what the user's code made, which may panic once more.
+fn discard<T>(things: impl IntoIterator<Item = T>) -> Result<(), String> {
+    let mut result = Ok(());
+    for thing in things {
+        let dropped = std::panic::catch_unwind(AssertUnwindSafe(|| drop(thing)));
+        result = result.and(dropped.map_err(|panic| described(panic.as_ref())));
+    }
+    result
+}
+
 fn described(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().map(ToString::to_string);
     text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "no message".to_owned())

@@ -14,7 +14,7 @@ use arrow::{
     compute::concat_batches,
 };
 
-use super::{Backoff, Command, Ended, guarded};
+use super::{Backoff, Command, Ended, discard, guarded};
 use crate::{
     acker::{Ackers, FailReason},
     bolt::Bolt,
@@ -69,6 +69,9 @@ impl From<Ended> for Broken {
     }
 }
 
+/// A bolt could not be prepared.
+struct NotReady;
+
 /// Fragments as one batch for one task.
 struct Batch {
     task: usize,
@@ -85,30 +88,30 @@ impl BoltExecutor {
         }
         let mut backoff = Backoff::default();
         loop {
-            let ended = match self.prepare().await {
-                Some(mut bolts) => match self.work(&mut bolts, &mut backoff).await {
-                    Broken::Ended => {
-                        for bolt in &mut bolts {
-                            if let Err(panic) = guarded(bolt.cleanup()).await {
-                                self.stats.panicked(&panic);
-                            }
-                        }
-                        true
-                    }
-                    // The bolts go, and with them what they hold: its trees fail at once.
-                    Broken::Panicked => false,
-                },
-                None => false,
+            let mut bolts = Vec::with_capacity(self.tasks.len());
+            let ended = match self.prepare(&mut bolts).await {
+                Ok(()) => matches!(self.work(&mut bolts, &mut backoff).await, Broken::Ended),
+                Err(NotReady) => false,
             };
+            if ended {
+                for bolt in &mut bolts {
+                    if let Err(panic) = guarded(bolt.cleanup()).await {
+                        self.stats.panicked(&panic);
+                    }
+                }
+            }
+            // The bolts go, and with them what they hold: its trees fail at once.
+            if let Err(panic) = discard(bolts) {
+                self.stats.panicked(&panic);
+            }
             if ended || self.command.pause(backoff.next()).await.is_err() {
                 return;
             }
         }
     }
 
-    /// New bolts, ready to work; `None` if one could not be prepared.
-    async fn prepare(&mut self) -> Option<Vec<Box<dyn Bolt>>> {
-        let mut bolts = Vec::with_capacity(self.tasks.len());
+    /// Adds new bolts, ready to work.
+    async fn prepare(&mut self, bolts: &mut Vec<Box<dyn Bolt>>) -> Result<(), NotReady> {
         for task in &mut self.tasks {
             let make = &self.make;
             let prepared = guarded(async {
@@ -120,26 +123,29 @@ impl BoltExecutor {
                 Ok(Err(error)) => {
                     tracing::warn!(component = task.context.component(), %error, "a bolt could not be prepared");
                     self.stats.erred(&error.to_string());
-                    return None;
+                    return Err(NotReady);
                 }
                 Err(panic) => {
                     tracing::error!(component = task.context.component(), panic, "preparing a bolt panicked");
                     self.stats.panicked(&panic);
-                    return None;
+                    return Err(NotReady);
                 }
             }
             // Whoever listens hears of it; if the topology ends, that is seen soon enough.
             if let Err(panic) = guarded(task.out.announce("startup")).await {
                 self.stats.panicked(&panic);
-                return None;
+                return Err(NotReady);
             }
         }
-        Some(bolts)
+        Ok(())
     }
 
     async fn work(&mut self, bolts: &mut [Box<dyn Bolt>], backoff: &mut Backoff) -> Broken {
         let mut next_tick = self.tick.map(|tick| self.clock.now().saturating_add(tick));
+        // Ticks come first. But one may take longer than the time to the next, and tuples must come, too.
+        let mut ticked = false;
         loop {
+            let waiting = if std::mem::take(&mut ticked) { self.waiting() } else { None };
             let clock = self.clock.clone();
             let tick_due = async {
                 match next_tick {
@@ -150,6 +156,7 @@ impl BoltExecutor {
             let fragment = tokio::select! {
                 biased;
                 () = self.command.end() => return Broken::Ended,
+                () = std::future::ready(()), if waiting.is_some() => waiting,
                 () = tick_due => None,
                 fragment = next(&mut self.ahead, &mut self.queue) => match fragment {
                     Some(fragment) => Some(fragment),
@@ -166,6 +173,7 @@ impl BoltExecutor {
                 }
                 (None, Some(tick)) => {
                     next_tick = Some(self.clock.now().saturating_add(tick));
+                    ticked = true;
                     self.tick_all(bolts, tick).await
                 }
                 (None, None) => Ok(()),
@@ -175,6 +183,11 @@ impl BoltExecutor {
                 Err(broken) => return broken,
             }
         }
+    }
+
+    /// A fragment that is there.
+    fn waiting(&mut self) -> Option<Fragment> {
+        self.ahead.pop_front().or_else(|| self.queue.try_recv())
     }
 
     async fn tick_all(&mut self, bolts: &mut [Box<dyn Bolt>], tick: Duration) -> Result<(), Broken> {
@@ -197,7 +210,7 @@ impl BoltExecutor {
         let mut rows = first.rows.num_rows();
         let mut fragments = vec![first];
         while rows < self.batch_rows && fragments[fragments.len() - 1].rows.num_rows() < SMALL {
-            let Some(next) = self.ahead.pop_front().or_else(|| self.queue.try_recv()) else { break };
+            let Some(next) = self.waiting() else { break };
             let first = &fragments[0];
             let fits = next.to == first.to
                 && next.stream == first.stream

@@ -10,7 +10,7 @@ use std::{
 
 use tokio::{sync::mpsc, time::Instant};
 
-use super::{Backoff, Command, Ended, Orders, guarded};
+use super::{Backoff, Command, Ended, Orders, discard, guarded};
 use crate::{
     acker::SpoutEvent,
     context::TaskContext,
@@ -55,6 +55,9 @@ impl From<Ended> for Broken {
     }
 }
 
+/// A spout could not be opened.
+struct NotReady;
+
 /// Counts an executor as one that may emit.
 struct AtWork(Arc<AtomicUsize>);
 
@@ -87,20 +90,21 @@ impl SpoutExecutor {
         }
         let mut backoff = Backoff::default();
         loop {
-            let ended = match self.open().await {
-                Some(mut spouts) => match self.work(&mut spouts, &mut backoff).await {
-                    Broken::Ended => {
-                        for working in &mut spouts {
-                            if let Err(panic) = guarded(working.spout.close()).await {
-                                self.stats.panicked(&panic);
-                            }
-                        }
-                        true
-                    }
-                    Broken::Panicked => false,
-                },
-                None => false,
+            let mut spouts = Vec::with_capacity(self.tasks.len());
+            let ended = match self.open(&mut spouts).await {
+                Ok(()) => matches!(self.work(&mut spouts, &mut backoff).await, Broken::Ended),
+                Err(NotReady) => false,
             };
+            if ended {
+                for working in &mut spouts {
+                    if let Err(panic) = guarded(working.spout.close()).await {
+                        self.stats.panicked(&panic);
+                    }
+                }
+            }
+            if let Err(panic) = discard(spouts) {
+                self.stats.panicked(&panic);
+            }
             // New spouts know nothing of what the old ones emitted.
             self.tasks.iter_mut().for_each(|task| task.out.forget());
             if ended || self.command.pause(backoff.next()).await.is_err() {
@@ -109,9 +113,8 @@ impl SpoutExecutor {
         }
     }
 
-    /// New spouts, ready to work; `None` if one could not be opened.
-    async fn open(&mut self) -> Option<Vec<Working>> {
-        let mut spouts = Vec::with_capacity(self.tasks.len());
+    /// Adds new spouts, ready to work.
+    async fn open(&mut self, spouts: &mut Vec<Working>) -> Result<(), NotReady> {
         for task in &mut self.tasks {
             let make = &self.make;
             let opened = guarded(async {
@@ -127,21 +130,21 @@ impl SpoutExecutor {
                 Ok(Err(error)) => {
                     tracing::warn!(component = task.context.component(), %error, "a spout could not be opened");
                     self.stats.erred(&error.to_string());
-                    return None;
+                    return Err(NotReady);
                 }
                 Err(panic) => {
                     tracing::error!(component = task.context.component(), panic, "opening a spout panicked");
                     self.stats.panicked(&panic);
-                    return None;
+                    return Err(NotReady);
                 }
             }
             // Whoever listens hears of it; if the topology ends, that is seen soon enough.
             if let Err(panic) = guarded(task.out.announce("startup")).await {
                 self.stats.panicked(&panic);
-                return None;
+                return Err(NotReady);
             }
         }
-        Some(spouts)
+        Ok(())
     }
 
     async fn work(&mut self, spouts: &mut [Working], backoff: &mut Backoff) -> Broken {

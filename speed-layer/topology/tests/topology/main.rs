@@ -3,11 +3,14 @@
 #![allow(clippy::unwrap_used)]
 
 mod acking;
+mod crashes;
 mod emissions;
 mod groupings;
 mod kit;
 mod lifecycle;
 mod order;
 mod random;
+mod settings;
 mod timeouts;
+mod validation;
 mod word_count;
