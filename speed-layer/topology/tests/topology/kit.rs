@@ -61,6 +61,12 @@ pub(crate) fn sink(mut look: impl FnMut(&Tuples) + Send + 'static) -> FnBolt {
 }
 
 impl FnBolt {
+    /// With the settings that it asks for.
+    pub(crate) fn asking(mut self, config: ComponentConfig) -> Self {
+        self.config = config;
+        self
+    }
+
     pub(crate) fn stream(mut self, id: &str, schema: SchemaRef) -> Self {
         self.streams.push((id.to_owned(), schema, false));
         self

@@ -9,6 +9,7 @@ use crate::kit::*;
 use stratus_topology::*;
 
 /// A spout "spout" of fields n and list, and a direct stream, and what a test adds.
+#[allow(clippy::result_large_err)]
 fn built(add: impl FnOnce(&mut TopologyBuilder)) -> Result<Topology, TopologyError> {
     let mut builder = TopologyBuilder::new();
     builder.set_spout("spout", || Declaring(vec![("default", schema(), false), ("to", schema(), true)]), 1);
