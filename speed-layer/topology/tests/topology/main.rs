@@ -5,9 +5,11 @@
 mod acking;
 mod crashes;
 mod emissions;
+mod flow;
 mod groupings;
 mod kit;
 mod lifecycle;
+mod metrics;
 mod order;
 mod random;
 mod settings;
