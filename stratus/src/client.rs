@@ -144,9 +144,13 @@ impl Session {
     }
 }
 
+/// A variable of the environment that says something.
+fn of(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
+}
+
 /// A server by its address; user and password as libpq takes them from the environment.
 fn local(host: &str, port: u16) -> Config {
-    let of = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
     let mut target = Config::new();
     target.host(host).port(port).dbname("stratus").connect_timeout(CONNECT).application_name("stratus");
     target.user(of("PGUSER").as_deref().unwrap_or("stratus"));
@@ -181,6 +185,11 @@ fn target(arguments: &ServerArguments) -> anyhow::Result<Config> {
         }
         if target.get_dbname().is_none_or(str::is_empty) {
             target.dbname("stratus");
+        }
+        if target.get_password().is_none()
+            && let Some(password) = of("PGPASSWORD")
+        {
+            target.password(password);
         }
         return Ok(target);
     }

@@ -119,11 +119,15 @@ impl MasterCoordinator {
         out: &mut SpoutOutputCollector,
     ) -> Result<(), TaskError> {
         let mut spouts = self.metadata.get(&attempt.txid).cloned().unwrap_or_default();
-        // A spout that had not yet begun a batch when another had: it has nothing in it.
+        // The others had written a batch down when everything ended, and this spout had not: nothing of it was emitted,
+        // so the spout may still have its part in it.
         for (name, coordinator) in &mut self.coordinators {
             if !spouts.iter().any(|(known, _)| known == name) {
-                let metadata = coordinator.next(attempt.txid).await?.unwrap_or_default();
-                spouts.push((name.clone(), metadata));
+                let metadata = coordinator.next(attempt.txid).await?;
+                if metadata.is_none() {
+                    coordinator.nothing(attempt.txid).await?;
+                }
+                spouts.push((name.clone(), metadata.unwrap_or_default()));
             }
         }
         self.metadata.insert(attempt.txid, spouts.clone());
@@ -162,6 +166,11 @@ impl MasterCoordinator {
         }
         if !found {
             return Ok(false);
+        }
+        for ((_, coordinator), (_, metadata)) in self.coordinators.iter_mut().zip(&spouts) {
+            if metadata.is_none() {
+                coordinator.nothing(txid).await?;
+            }
         }
         let spouts =
             spouts.into_iter().map(|(name, metadata)| (name, metadata.unwrap_or_default())).collect();

@@ -82,6 +82,17 @@ pub trait BatchCoordinator: Send {
     /// An error restarts the coordinator, which recovers.
     async fn next(&mut self, txid: u64) -> Result<Option<String>, TaskError>;
 
+    /// The batch begins without this spout, whose [`next`](Self::next) had nothing for it: write that down, so that a
+    /// replay after a crash has nothing of it either. For spouts that share their batches with others.
+    ///
+    /// # Errors
+    ///
+    /// An error restarts the coordinator, which recovers.
+    async fn nothing(&mut self, txid: u64) -> Result<(), TaskError> {
+        let _ = txid;
+        Ok(())
+    }
+
     /// The metadata for another attempt at a batch. Of a transactional spout it is the same; an opaque one may write
     /// down another.
     ///

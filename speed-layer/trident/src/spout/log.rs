@@ -207,6 +207,29 @@ impl<T: Translator> LogCoordinator<T> {
         Ok(())
     }
 
+    /// Writes down what is in a batch. The ledger's numbers are the coordinator's: where other spouts of the group went
+    /// on alone while this one's ledger was lost or new, empty entries make up for it.
+    async fn append(&mut self, txid: u64, ranges: Ranges) -> Result<(), TaskError> {
+        loop {
+            let appended = self.record()?.appended;
+            if appended >= txid {
+                return Err(format!(
+                    "the ledger holds batch {appended} already, and {txid} was to be written"
+                )
+                .into());
+            }
+            let of_this = if appended + 1 == txid { ranges.clone() } else { Ranges::new() };
+            let (next, txn) = self.record()?.append(of_this)?;
+            let changes =
+                TxnChanges { append: Some(txn.clone()), forget_below: next.committed, forget_all: false };
+            self.write(next, changes, Durability::Now).await?;
+            self.open.insert(txn.txid, txn);
+            if appended + 1 == txid {
+                return Ok(());
+            }
+        }
+    }
+
     /// Reads what is behind `at` for a batch; `None` if there is nothing.
     async fn cut(&self, txid: u64, at: &OffsetVector) -> Result<Option<Ranges>, TaskError> {
         let skips = self.spout.kind == SpoutKind::Opaque;
@@ -273,15 +296,22 @@ impl<T: Translator> BatchCoordinator for LogCoordinator<T> {
         Ok(Some(metadata))
     }
 
+    async fn nothing(&mut self, txid: u64) -> Result<(), TaskError> {
+        self.append(txid, Ranges::new()).await
+    }
+
     async fn committed(&mut self, txid: u64) -> Result<(), TaskError> {
         self.spout.read().remove(&txid);
-        let Some(txn) = self.open.get(&txid) else { return Ok(()) };
-        let next = self.record()?.commit(txn, &BTreeMap::new())?;
-        let forget_below = next.committed;
-        let changes = TxnChanges { forget_below, ..TxnChanges::default() };
-        let committed_to = next.committed_to.clone();
-        self.write(next, changes, Durability::Now).await?;
-        self.open.remove(&txid);
+        // One after the other, also those that only the others of the group had known to be committed.
+        while let Some(txn) =
+            self.open.first_key_value().map(|(_, txn)| txn.clone()).filter(|txn| txn.txid <= txid)
+        {
+            let next = self.record()?.commit(&txn, &BTreeMap::new())?;
+            let changes = TxnChanges { forget_below: next.committed, ..TxnChanges::default() };
+            self.write(next, changes, Durability::Now).await?;
+            self.open.remove(&txn.txid);
+        }
+        let committed_to = self.record()?.committed_to.clone();
         self.spout.log.acknowledge(&committed_to).await;
         Ok(())
     }

@@ -19,6 +19,7 @@ use stratus_seam::{
     ids::SourceId,
     ledger::{Ledger, Txn},
     log::{Chunk, Log},
+    offsets::OffsetVector,
     store::{CutRequest, Durability, LedgerStore, LedgerWrite, Pin, StoreError, TxnChanges},
 };
 use stratus_topology::{LocalCluster, TaskContext, TaskError, fields};
@@ -194,6 +195,7 @@ impl Translator for Lines {
 
 fn topology<T: Clone + Send + Sync + 'static, S: MapState<i64>>(
     spout: impl TridentSpout,
+    second: Option<LogSpout<Lines>>,
     maps: Maps<T, S>,
     faults: Faults,
 ) -> TridentTopology {
@@ -206,10 +208,11 @@ fn topology<T: Clone + Send + Sync + 'static, S: MapState<i64>>(
         }
         tuple.get::<&str>(0)?.split(' ').try_for_each(|word| out.emit((word,)))
     };
-    let _state = topology
-        .new_stream("lines", spout)
-        .parallelism_hint(2)
-        .shuffle()
+    let mut lines = topology.new_stream("lines", spout).parallelism_hint(2).shuffle();
+    if let Some(second) = second {
+        lines = lines.merge(&[&topology.new_stream("more", second)]);
+    }
+    let _state = lines
         .each(&["line"], split, fields([("word", DataType::Utf8)]))
         .parallelism_hint(2)
         .group_by(&["word"])
@@ -227,6 +230,8 @@ enum Cutting {
     Opaque,
     /// With other records each time.
     Anew,
+    /// As [`LogSpout::transactional`] does, from two logs with a ledger each.
+    OfTwo,
 }
 
 /// The pairs that are tried.
@@ -272,6 +277,7 @@ async fn run<P: Pair>(seed: u64, kind: Cutting) -> (BTreeMap<String, i64>, BTree
     let log = MemoryLog::new(3);
     let store = stratus_state::open("memory", "").await.unwrap();
     let state = store.source(SourceId::new()).await.unwrap();
+    let (other_log, other_state) = (MemoryLog::new(2), store.source(SourceId::new()).await.unwrap());
     let map = MemoryMap::default();
     let recutting = RecuttingSpout::new(log.clone(), seed);
     let mut expected: BTreeMap<String, i64> = BTreeMap::new();
@@ -286,14 +292,17 @@ async fn run<P: Pair>(seed: u64, kind: Cutting) -> (BTreeMap<String, i64>, BTree
         let bytes = rng.random_range(20..400);
         let topology = match kind {
             Cutting::Opaque => {
-                topology(LogSpout::opaque(log_again, ledger, Lines).max_bytes(bytes), maps, faults.clone())
+                let spout = LogSpout::opaque(log_again, ledger, Lines).max_bytes(bytes);
+                topology(spout, None, maps, faults.clone())
             }
-            Cutting::Transactional => topology(
-                LogSpout::transactional(log_again, ledger, Lines).max_bytes(bytes),
-                maps,
-                faults.clone(),
-            ),
-            Cutting::Anew => topology(recutting.clone(), maps, faults.clone()),
+            Cutting::Transactional | Cutting::OfTwo => {
+                let spout = LogSpout::transactional(log_again, ledger, Lines).max_bytes(bytes);
+                let ledger = Arc::new(FaultyLedger(Arc::clone(&other_state.ledger), faults.clone()));
+                let other =
+                    LogSpout::transactional(Arc::new(other_log.clone()), ledger, Lines).max_bytes(bytes);
+                topology(spout, (kind == Cutting::OfTwo).then_some(other), maps, faults.clone())
+            }
+            Cutting::Anew => topology(recutting.clone(), None, maps, faults.clone()),
         };
         let plan = topology.build().unwrap();
         let cluster = LocalCluster::new();
@@ -306,7 +315,11 @@ async fn run<P: Pair>(seed: u64, kind: Cutting) -> (BTreeMap<String, i64>, BTree
                         .map(|_| format!("w{}", rng.random_range(0..12)))
                         .collect();
                     words.iter().for_each(|word| *expected.entry(word.clone()).or_default() += 1);
-                    log.append(rng.random_range(0..3), &words.join(" "));
+                    if kind == Cutting::OfTwo && rng.random_ratio(1, 3) {
+                        other_log.append(rng.random_range(0..2), &words.join(" "));
+                    } else {
+                        log.append(rng.random_range(0..3), &words.join(" "));
+                    }
                     lines += 1;
                 }
             }
@@ -321,7 +334,11 @@ async fn run<P: Pair>(seed: u64, kind: Cutting) -> (BTreeMap<String, i64>, BTree
                     Cutting::Anew => Some(recutting.committed_to()),
                     _ => ledger.map(|ledger| ledger.committed_to),
                 };
-                if committed_to.is_some_and(|to| to.covers(&end)) {
+                let other = other_state.ledger.read().await.unwrap();
+                let other_end = other_log.end().await.unwrap();
+                let is_over = other_end == OffsetVector::zero()
+                    || other.is_some_and(|ledger| ledger.committed_to.covers(&other_end));
+                if committed_to.is_some_and(|to| to.covers(&end)) && is_over {
                     break;
                 }
                 assert!(
@@ -400,6 +417,11 @@ fn an_opaque_spout_and_an_opaque_state_are_exactly_once() {
 }
 
 #[test]
+fn spouts_that_share_their_batches_are_exactly_once() {
+    assert_eq!(inexact::<Transactional>(Cutting::OfTwo, 6_000..6_000 + runs()), Vec::<u64>::new());
+}
+
+#[test]
 fn a_state_without_a_promise_is_seen_to_be_wrong() {
     assert_ne!(inexact::<Plain>(Cutting::Transactional, 3_000..3_020), Vec::<u64>::new());
 }
@@ -425,7 +447,7 @@ fn a_pair_without_a_promise_is_warned_of() {
     let faults = Faults::new(0, 0, 1);
     let map = FaultyMap(MemoryMap::default(), faults.clone());
     let maps = Maps { map, kind: Transactional::KIND, make: Transactional::make };
-    let plan = topology(LogSpout::opaque(log, store.ledger, Lines), maps, faults).build().unwrap();
+    let plan = topology(LogSpout::opaque(log, store.ledger, Lines), None, maps, faults).build().unwrap();
     assert_eq!(
         plan.warnings,
         ["spout `lines` is Opaque and a state of it is Transactional: not exactly once"]

@@ -68,10 +68,9 @@ async fn a_call_that_fails_is_told_so_and_the_next_one_works() {
         for call in ["bad", "worse"] {
             let began = Instant::now();
             let error = server.execute("length", call).await.unwrap_err();
-            assert!(
-                error.to_string().contains("I ") && error.to_string().contains("do not like this"),
-                "{error}"
-            );
+            assert!(matches!(error, DrpcError::Failed { .. }), "{error}");
+            // A panic leaves nobody to say why.
+            assert!(call == "worse" || error.to_string().contains("I do not like this"), "{error}");
             assert!(began.elapsed() < Duration::from_secs(2), "at once");
             assert_eq!(server.execute("length", "fine").await.unwrap(), "[[\"fine\",4]]");
         }
