@@ -423,12 +423,12 @@ fn spouts_that_share_their_batches_are_exactly_once() {
 
 #[test]
 fn a_state_without_a_promise_is_seen_to_be_wrong() {
-    assert_ne!(inexact::<Plain>(Cutting::Transactional, 3_000..3_020), Vec::<u64>::new());
+    assert_ne!(inexact::<Plain>(Cutting::Transactional, 3_000..3_040), Vec::<u64>::new());
 }
 
 #[test]
 fn batches_that_change_and_a_transactional_state_are_seen_to_be_wrong() {
-    assert_ne!(inexact::<Transactional>(Cutting::Anew, 4_000..4_060), Vec::<u64>::new());
+    assert_ne!(inexact::<Transactional>(Cutting::Anew, 4_000..4_100), Vec::<u64>::new());
 }
 
 /// The hole in Storm's opaque states: a key that an attempt wrote and the next attempt lacks.
