@@ -79,10 +79,14 @@ pub(crate) async fn nothing_left(
     Ok(ranges)
 }
 
-/// The records of an entry, again: the same ranges with the same number of records, or an error.
-pub(crate) async fn read_again(log: &dyn Log, txn: &Txn) -> Result<Vec<Chunk>, SpeedError> {
+/// The records of an entry in the `wanted` partitions, again: the same ranges with the same number of records, or an error.
+pub(crate) async fn read_again(
+    log: &dyn Log,
+    txn: &Txn,
+    wanted: impl Fn(Partition) -> bool,
+) -> Result<Vec<Chunk>, SpeedError> {
     let mut chunks = Vec::new();
-    for (partition, range) in &txn.ranges {
+    for (partition, range) in txn.ranges.iter().filter(|(partition, _)| wanted(**partition)) {
         let (mut at, mut found) = (range.from, 0);
         while at < range.to {
             let chunk = log.read(*partition, at, Some(range.to), READ_BYTES).await?;

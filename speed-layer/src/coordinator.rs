@@ -1,32 +1,31 @@
-//! The coordinator of one source: the only writer of its ledger and shards.
+//! The coordinator of a source's batches: the only writer of its ledger.
 //!
-//! An interim loop: one batch at a time, from the log to the commit. The decisions are those of [`stratus_seam`].
+//! It says what is in a batch, ledger first, and moves T when every shard holds one. What it may do, and what it must
+//! do after a crash or a refused write, is decided by [`stratus_seam`]; here is only the I/O around those decisions.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use futures::future::BoxFuture;
-use stratus_logs::codec::CodecOptions;
-use stratus_seam::catalog::{CatalogState, Source};
-use stratus_seam::catalog_log::Catalog;
+use async_trait::async_trait;
+use serde_json::json;
+use stratus_seam::catalog::CatalogState;
 use stratus_seam::crash;
-use stratus_seam::ids::Token;
-use stratus_seam::ledger::Txn;
-use stratus_seam::log::{Chunk, Log, LogError};
-use stratus_seam::offsets::{OffsetRange, OffsetVector};
-use stratus_seam::recovery::Unreadable;
-use stratus_seam::store::{Durability, SourceState, TxnChanges};
-use stratus_sql::cataloged::DimensionTables;
-use tokio::sync::watch;
+use stratus_seam::ids::TxId;
+use stratus_seam::log::{Chunk, LogError};
+use stratus_seam::offsets::{OffsetRange, OffsetVector, Partition};
+use stratus_seam::store::{Durability, TxnChanges};
+use stratus_topology::TaskError;
+use stratus_trident::{BatchCoordinator, Recovery};
 
 use crate::batch;
 use crate::error::SpeedError;
-use crate::groups::{self, Effects};
-use crate::ledger::HeldLedger;
+use crate::heart::Heart;
+use crate::housekeeping::new_views;
 use crate::live::LiveViews;
 use crate::standby::{HEARTBEAT, stand_by};
 use crate::startup::{self, Hold};
+use crate::work::{Batch, Work};
 
 /// How long the coordinator waits after a failure before it recovers.
 const BACKOFF: Duration = Duration::from_millis(200);
@@ -34,312 +33,376 @@ const BACKOFF: Duration = Duration::from_millis(200);
 const LOG_BACKOFF: Duration = Duration::from_millis(500);
 /// How long it waits for records before it looks after the catalog and requests again.
 const IDLE: Duration = Duration::from_millis(50);
+/// How long it waits for records while batches are under way, whose commits wait for it.
+const BUSY: Duration = Duration::from_millis(2);
 /// Entries more than this many txids behind T are forgotten: ten minutes of batches at the least time between two.
 /// A shard lags T only if the store lost its tail; a short lag is replayed, a longer one begins a new generation.
 const ENTRIES_KEPT: u64 = 30_000;
 
-/// Bounds of a micro-batch.
-#[derive(Debug, Clone)]
-pub struct Limits {
-    /// About how many bytes of records a batch holds at most.
-    pub batch_bytes: usize,
-    /// The least time from one batch to the next: what comes in meanwhile goes into one.
-    pub linger: Duration,
-    /// Whether other processes can reach the state, so that one may stand by for this one.
-    pub shared: bool,
+type Ranges = BTreeMap<Partition, OffsetRange>;
+
+/// What the coordinator works with once it has recovered.
+struct Held {
+    hold: Arc<Hold>,
+    catalog: Arc<CatalogState>,
+    views: Arc<LiveViews>,
+    /// Says that this writer is there.
+    _heart: Option<Heart>,
+    /// When it was last seen that the shards are all there.
+    checked: Instant,
+    /// Batches end before the ledger follows the catalog.
+    drains: bool,
+    /// What feeds nothing was skipped, so that a first view can begin.
+    skipped: bool,
 }
 
-impl Default for Limits {
-    fn default() -> Self {
-        Self { batch_bytes: 16 << 20, linger: Duration::from_millis(20), shared: false }
+/// The coordinator; see [`BatchCoordinator`].
+pub(crate) struct ViewCoordinator {
+    work: Arc<Work>,
+    held: Option<Held>,
+    open: BTreeMap<TxId, (Arc<Batch>, Instant)>,
+    rests_until: Option<Instant>,
+}
+
+impl ViewCoordinator {
+    pub(crate) fn new(work: Arc<Work>) -> Self {
+        Self { work, held: None, open: BTreeMap::new(), rests_until: None }
     }
-}
 
-/// The speed layer of one source.
-#[derive(Debug)]
-pub struct SpeedLayer {
-    /// The source.
-    pub source: Source,
-    /// Its log.
-    pub log: Arc<dyn Log>,
-    /// Its state.
-    pub state: SourceState,
-    /// The catalog, for its views and their versions.
-    pub catalog: Arc<Catalog>,
-    /// The dimension tables that the views join.
-    pub dimensions: Arc<dyn DimensionTables>,
-    /// How records are decoded.
-    pub codec: CodecOptions,
-    /// How many shards a new generation has.
-    pub shards: u32,
-    /// Bounds of a batch.
-    pub limits: Limits,
-}
+    async fn prepare(
+        &self,
+        catalog: &CatalogState,
+        before: Option<&LiveViews>,
+    ) -> Result<Arc<LiveViews>, SpeedError> {
+        let layer = &self.work.layer;
+        Ok(Arc::new(LiveViews::prepare(&layer.source, catalog, layer.dimensions.as_ref(), before).await?))
+    }
 
-impl SpeedLayer {
-    /// Works until `stop` says so: recovers, processes, and recovers again after a failure.
-    ///
-    /// # Errors
-    /// [`SpeedError::Stop`] if a person must look, or [`LogError::Replaced`]; no other failure ends it.
-    pub async fn run(&self, mut stop: watch::Receiver<bool>) -> Result<(), SpeedError> {
-        let (mut own, mut unreadable) = (Vec::new(), None);
-        // Once another process has taken the ledger, this one waits for its silence before every attempt, until one
-        // has succeeded.
-        let mut stands_by = false;
-        while !*stop.borrow() {
-            let held = own.len();
-            let failure = match self.work(&mut stop, &mut own, unreadable.as_ref()).await {
-                Ok(()) => return Ok(()),
-                Err(failure) if failure.is_final() => return Err(failure),
-                Err(failure) => failure,
-            };
-            unreadable = failure.unreadable().or(unreadable);
-            metrics::counter!("stratus_speed_recoveries_total", "source" => self.source.name.clone())
-                .increment(1);
-            tracing::warn!(source = self.source.name, "the speed layer recovers: {failure}");
+    /// Lets go of what was held, and says why; waits if another process should go on in our place.
+    async fn let_go(&mut self) -> Result<(), SpeedError> {
+        let held = self.held.take();
+        if let Some(held) = &held {
+            held.hold.end();
+        }
+        self.open.clear();
+        self.work.clear();
+        let failure = self.work.take_failure();
+        let mut past = self.work.past.lock().await;
+        if let Some(failure) = &failure {
+            past.unreadable = failure.unreadable().or_else(|| past.unreadable.take());
             let lost = matches!(
                 failure,
                 SpeedError::LostLedger | SpeedError::Refused { .. } | SpeedError::LostShard(_)
             );
-            stands_by = lost || (stands_by && own.len() == held);
-            let pause = async {
-                if stands_by {
-                    stand_by(self.state.ledger.as_ref(), &own, &self.source.name).await;
-                }
-                tokio::time::sleep(BACKOFF).await;
-            };
-            tokio::select! {
-                _ = stop.changed() => {}
-                () = pause => {}
-            }
+            past.stands_by = lost || (past.stands_by && held.is_none());
         }
+        if let Some(failure) = failure {
+            if failure.is_final() {
+                let told = failure.to_string();
+                self.work.end(Err(failure));
+                return Err(SpeedError::Recovers(told));
+            }
+            let source = self.work.source();
+            metrics::counter!("stratus_speed_recoveries_total", "source" => source.to_owned()).increment(1);
+            tracing::warn!(source, "the speed layer recovers: {failure}");
+        } else if past.began {
+            tracing::warn!(source = self.work.source(), "the speed layer recovers: its coordinator ended");
+        }
+        let mut stop = self.work.stop.clone();
+        let stands_by = past.stands_by;
+        let waits = async {
+            if stands_by {
+                let ledger = self.work.layer.state.ledger.as_ref();
+                stand_by(ledger, &past.own, self.work.source()).await;
+            }
+            if past.began {
+                tokio::time::sleep(BACKOFF).await;
+            }
+        };
+        tokio::select! {
+            _ = stop.wait_for(|stop| *stop) => return Err(SpeedError::Recovers("the source's work ends".into())),
+            () = waits => {}
+        }
+        past.began = true;
         Ok(())
     }
 
-    /// `own` gets the token of each hold on the ledger; `unreadable` is the entry whose records turned out to be
-    /// others than were written down, if one did.
-    async fn work(
-        &self,
-        stop: &mut watch::Receiver<bool>,
-        own: &mut Vec<Token>,
-        unreadable: Option<&Unreadable>,
-    ) -> Result<(), SpeedError> {
-        let mut catalog = self.catalog.refresh().await?;
-        if catalog.source(self.source.id).is_none() {
-            return Ok(());
+    /// Takes over what there is. Answers with the entries to be processed again.
+    async fn take_over(&mut self) -> Result<Recovery, SpeedError> {
+        self.let_go().await?;
+        let work = Arc::clone(&self.work);
+        let layer = &work.layer;
+        let mut catalog = layer.catalog.refresh().await?;
+        if catalog.source(layer.source.id).is_none() {
+            self.work.end(Ok(()));
+            return Err(SpeedError::Recovers("the source was dropped".into()));
         }
-        let mut live = self.prepare(&catalog, None).await?;
-        let versions = live.versions(&catalog);
-        let (log, shards) = (self.log.as_ref(), self.shards);
-        let mut hold =
-            startup::take_over(&self.source, &versions, log, &self.state, shards, unreadable).await?;
-        own.push(hold.ledger.record().token);
+        let mut views = self.prepare(&catalog, None).await?;
+        let mut past = self.work.past.lock().await;
+        let (hold, replay) = startup::take_over(
+            &layer.source,
+            &views.versions(&catalog),
+            layer.log.as_ref(),
+            &layer.state,
+            layer.shards,
+            past.unreadable.as_ref(),
+        )
+        .await?;
+        let hold = Arc::new(hold);
+        let record = hold.ledger.lock().await.record().clone();
+        past.own.push(record.token);
+        drop(past);
         // Read again now that nobody else can write the ledger: every view that it lists is in this catalog, or was
         // dropped. With an older one an entry's views could be passed over for dropped ones.
-        catalog = self.catalog.refresh().await?;
-        live = self.prepare(&catalog, Some(live)).await?;
-        for txn in std::mem::take(&mut hold.replay) {
-            let chunks = match txn.feeds.is_empty() {
-                true => Vec::new(),
-                false => loop {
-                    let (log, shared) = (self.log.as_ref(), self.limits.shared);
-                    // A log that is away is an answer, too, and no reason to let go.
-                    let reading = Box::pin(async { Ok(batch::read_again(log, &txn).await) });
-                    let read = Self::beside_heartbeats(shared, &mut hold.ledger, reading).await?;
-                    match self.or_wait(stop, read).await? {
-                        Some(chunks) => break chunks,
-                        None if *stop.borrow() => return Ok(()),
-                        None if shared => drop(hold.ledger.keep_alive().await?),
-                        None => {}
-                    }
-                },
-            };
-            self.process(&mut hold, &mut live, &txn, &chunks).await?;
+        catalog = layer.catalog.refresh().await?;
+        views = self.prepare(&catalog, Some(&views)).await?;
+        let committed = replay.first().map_or(record.appended, |txn| txn.txid - 1);
+        let mut open = Vec::with_capacity(replay.len());
+        for txn in replay {
+            let (txid, chunks) = (txn.txid, txn.feeds.is_empty().then(Vec::new));
+            let batch = Batch::new(Arc::clone(&hold), &record, txn, Arc::clone(&views), chunks);
+            open.push((txid, self.opened(batch)));
         }
-        while !*stop.borrow() {
-            let began = Instant::now();
-            catalog = self.catalog.refresh().await?;
-            if catalog.source(self.source.id).is_none() {
-                return Ok(());
-            }
-            if live.outdated(&catalog) {
-                live = self.prepare(&catalog, Some(live)).await?;
-            }
-            self.skip_what_feeds_nothing(&mut hold, &mut live, &catalog).await?;
-            let kept = hold.keep_house(&self.source, &catalog, &live).await?;
-            if self.limits.shared && hold.ledger.keep_alive().await? {
-                hold.shards.check().await?;
-            }
-            self.log.acknowledge(&hold.ledger.record().committed_to).await;
-            let position = hold.ledger.record().appended_to.clone();
-            if hold.ledger.record().views.is_empty() {
-                self.pause(stop, IDLE).await;
-                continue;
-            }
-            let read = batch::read_new(self.log.as_ref(), &position, self.limits.batch_bytes).await;
-            let Some(chunks) = self.or_wait(stop, read).await? else { continue };
-            if chunks.is_empty() {
-                if !kept {
-                    self.idle(stop, &mut hold, &mut live, &position).await?;
+        let heart = layer.limits.shared.then(|| Heart::beat(Arc::clone(&work), Arc::clone(&hold)));
+        self.held = Some(Held {
+            hold,
+            catalog,
+            views,
+            _heart: heart,
+            checked: Instant::now(),
+            drains: false,
+            skipped: false,
+        });
+        Ok(Recovery { committed, open })
+    }
+
+    fn opened(&mut self, batch: Batch) -> String {
+        let batch = self.work.open(batch);
+        let metadata = metadata(&batch);
+        self.open.insert(batch.txn.txid, (batch, Instant::now()));
+        metadata
+    }
+
+    /// The next batch, if there is one now.
+    async fn begin(&mut self) -> Result<Option<Batch>, SpeedError> {
+        if self.rests_until.is_some_and(|until| Instant::now() < until) {
+            return Ok(None);
+        }
+        self.rests_until = None;
+        let idle = self.open.is_empty();
+        if self.work.has_failed() || (self.held.as_ref().is_some_and(|held| held.drains) && !idle) {
+            return Ok(None);
+        }
+        if !self.follow(idle).await? {
+            return Ok(None);
+        }
+        let Some(held) = &mut self.held else { return Ok(None) };
+        let record = held.hold.ledger.lock().await.record().clone();
+        if record.views.is_empty() {
+            return self.first_view(idle).await;
+        }
+        let work = Arc::clone(&self.work);
+        let (log, position) = (work.layer.log.as_ref(), &record.appended_to);
+        let most = work.layer.limits.batch_bytes;
+        let mut chunks = batch::read_new(log, position, most).await;
+        if chunks.as_ref().is_ok_and(Vec::is_empty) {
+            if idle && !position.covers(&record.target) {
+                // As long as answers wait for the generation's target, partitions whose log has no record left below
+                // its end are moved there by an entry without records.
+                let left = batch::nothing_left(log, position).await;
+                let Some(ranges) = self.or_rest(left)? else { return Ok(None) };
+                if !ranges.is_empty() {
+                    return self.append(ranges, Vec::new()).await.map(Some);
                 }
-                continue;
             }
-            self.append_and_process(&mut hold, &mut live, batch::ranges(&chunks), &chunks).await?;
-            self.pause(stop, self.limits.linger.saturating_sub(began.elapsed())).await;
+            let mut stop = self.work.stop.clone();
+            let waited = tokio::select! {
+                _ = stop.wait_for(|stop| *stop) => return Ok(None),
+                waited = log.appended(position, if idle { IDLE } else { BUSY }) => waited,
+            };
+            if self.or_rest(waited.map_err(SpeedError::from))?.is_none() {
+                return Ok(None);
+            }
+            chunks = batch::read_new(log, position, most).await;
         }
-        Ok(())
+        match self.or_rest(chunks)? {
+            Some(chunks) if !chunks.is_empty() => self.append(batch::ranges(&chunks), chunks).await.map(Some),
+            _ => Ok(None),
+        }
+    }
+
+    /// Lets the ledger follow the catalog. Answers whether there may be a batch now.
+    async fn follow(&mut self, idle: bool) -> Result<bool, SpeedError> {
+        let work = Arc::clone(&self.work);
+        let layer = &work.layer;
+        let catalog = layer.catalog.refresh().await?;
+        if catalog.source(layer.source.id).is_none() {
+            self.work.end(Ok(()));
+            return Ok(false);
+        }
+        let outdated = self.held.as_ref().filter(|held| held.views.head() != catalog.head);
+        if let Some(before) = outdated.map(|held| Arc::clone(&held.views)) {
+            let views = self.prepare(&catalog, Some(&before)).await?;
+            if let Some(held) = &mut self.held {
+                held.views = views;
+            }
+        }
+        let Some(held) = &mut self.held else { return Ok(false) };
+        held.catalog = catalog;
+        let (hold, catalog, views) = (&held.hold, &held.catalog, &held.views);
+        // What feeds nothing is skipped before the first view is taken up.
+        let first = {
+            let ledger = hold.ledger.lock().await;
+            let record = ledger.record();
+            record.views.is_empty() && !new_views(record, &layer.source, catalog).is_empty()
+        };
+        if !first || held.skipped {
+            if !held.drains && hold.house_is_to_be_kept(&layer.source, catalog, views).await? {
+                held.drains = true;
+            }
+            if held.drains {
+                if !idle {
+                    return Ok(false);
+                }
+                hold.keep_house(&layer.source, catalog, views).await?;
+                (held.drains, held.skipped) = (false, false);
+            }
+        }
+        if idle && layer.limits.shared && held.checked.elapsed() >= HEARTBEAT {
+            hold.shards.check().await?;
+            held.checked = Instant::now();
+        }
+        Ok(true)
+    }
+
+    /// A source without views is not read. Before its first view is taken up the ledger moves to the end of the
+    /// log, by an entry that feeds nothing, so that the view's speed state begins there and its first run covers
+    /// what lies below.
+    async fn first_view(&mut self, idle: bool) -> Result<Option<Batch>, SpeedError> {
+        let Some(held) = &mut self.held else { return Ok(None) };
+        let record = held.hold.ledger.lock().await.record().clone();
+        if !idle {
+            return Ok(None);
+        }
+        let layer = &self.work.layer;
+        if new_views(&record, &layer.source, &held.catalog).is_empty() {
+            let mut stop = self.work.stop.clone();
+            tokio::select! {
+                _ = stop.wait_for(|stop| *stop) => {}
+                () = tokio::time::sleep(IDLE) => {}
+            }
+            return Ok(None);
+        }
+        held.skipped = true;
+        let (at, end) = (record.appended_to, layer.log.end().await?);
+        let ranges = skipped(&at, &end);
+        if ranges.is_empty() {
+            return Ok(None);
+        }
+        self.append(ranges, Vec::new()).await.map(Some)
+    }
+
+    /// Ledger first: the ranges are written down before anything is computed from them.
+    async fn append(&mut self, ranges: Ranges, chunks: Vec<Chunk>) -> Result<Batch, SpeedError> {
+        let Some(held) = &self.held else { return Err(SpeedError::LostLedger) };
+        crash::point("speed:before-append");
+        let mut ledger = held.hold.ledger.lock().await;
+        let (next, txn) = ledger.record().append(ranges)?;
+        let forget_below = next.committed.saturating_sub(ENTRIES_KEPT);
+        let changes = TxnChanges { append: Some(txn.clone()), forget_below, forget_all: false };
+        ledger.advance(next, changes, Durability::Later).await?;
+        crash::point("speed:after-append");
+        Ok(Batch::new(Arc::clone(&held.hold), ledger.record(), txn, Arc::clone(&held.views), Some(chunks)))
     }
 
     /// A log that cannot be read now is waited for, in place: what was taken over is still held, and readers go on at
     /// T. So is ingest, which has yet to say what becomes of records that the log no longer has.
-    async fn or_wait<T>(
-        &self,
-        stop: &mut watch::Receiver<bool>,
-        read: Result<T, SpeedError>,
-    ) -> Result<Option<T>, SpeedError> {
+    fn or_rest<T>(&mut self, read: Result<T, SpeedError>) -> Result<Option<T>, SpeedError> {
         match read {
             Ok(read) => Ok(Some(read)),
             Err(SpeedError::Log(failure @ LogError::Unavailable { .. })) => {
-                metrics::counter!("stratus_speed_log_waits_total", "source" => self.source.name.clone())
+                let source = self.work.source();
+                metrics::counter!("stratus_speed_log_waits_total", "source" => source.to_owned())
                     .increment(1);
-                tracing::warn!(source = self.source.name, "the speed layer waits for the log: {failure}");
-                self.pause(stop, LOG_BACKOFF).await;
+                tracing::warn!(source, "the speed layer waits for the log: {failure}");
+                self.rests_until = Some(Instant::now() + LOG_BACKOFF);
                 Ok(None)
             }
             Err(failure) => Err(failure),
         }
     }
 
-    /// Waits for records. As long as answers wait for the generation's target, partitions whose log has no record
-    /// left below its end are moved there by an entry without records.
-    async fn idle(
-        &self,
-        stop: &mut watch::Receiver<bool>,
-        hold: &mut Hold,
-        live: &mut LiveViews,
-        position: &OffsetVector,
-    ) -> Result<(), SpeedError> {
-        if !position.covers(&hold.ledger.record().target) {
-            let left = batch::nothing_left(self.log.as_ref(), position).await;
-            let Some(ranges) = self.or_wait(stop, left).await? else { return Ok(()) };
-            if !ranges.is_empty() {
-                return self.append_and_process(hold, live, ranges, &[]).await;
-            }
+    /// Every shard holds this txid: T moves to it.
+    async fn move_t(&mut self, txid: TxId) -> Result<(), SpeedError> {
+        let Some((batch, began)) = self.open.remove(&txid) else { return Err(SpeedError::LostLedger) };
+        if batch.hold.shards.lowest() < txid {
+            return Err(SpeedError::Recovers(format!("txid {txid} is not on every shard")));
         }
-        let waited = tokio::select! {
-            _ = stop.changed() => return Ok(()),
-            waited = self.log.appended(position, IDLE) => waited.map_err(SpeedError::from),
-        };
-        self.or_wait(stop, waited).await.map(drop)
-    }
-
-    async fn pause(&self, stop: &mut watch::Receiver<bool>, time: Duration) {
-        if !time.is_zero() {
-            tokio::select! {
-                _ = stop.changed() => {}
-                () = tokio::time::sleep(time) => {}
-            }
-        }
-    }
-
-    async fn prepare(
-        &self,
-        catalog: &CatalogState,
-        before: Option<LiveViews>,
-    ) -> Result<LiveViews, SpeedError> {
-        LiveViews::prepare(&self.source, catalog, &self.dimensions, &self.codec, before).await
-    }
-
-    /// A source without views is not read. Before its first view is taken up the ledger moves to the end of the
-    /// log, by an entry that feeds nothing, so that the view's speed state begins there and its first run covers
-    /// what lies below.
-    async fn skip_what_feeds_nothing(
-        &self,
-        hold: &mut Hold,
-        live: &mut LiveViews,
-        catalog: &CatalogState,
-    ) -> Result<(), SpeedError> {
-        if !hold.ledger.record().views.is_empty() || hold.new_views(&self.source, catalog).is_empty() {
-            return Ok(());
-        }
-        let (at, end) = (hold.ledger.record().appended_to.clone(), self.log.end().await?);
-        let ranges: BTreeMap<_, _> = end
-            .iter()
-            .filter(|(partition, to)| at.get(*partition) < *to)
-            .map(|(partition, to)| (partition, OffsetRange { from: at.get(partition), to, records: 0 }))
-            .collect();
-        if !ranges.is_empty() {
-            self.append_and_process(hold, live, ranges, &[]).await?;
-        }
-        Ok(())
-    }
-
-    /// Ledger first: the ranges are written down before anything is computed from them.
-    async fn append_and_process(
-        &self,
-        hold: &mut Hold,
-        live: &mut LiveViews,
-        ranges: BTreeMap<u32, OffsetRange>,
-        chunks: &[Chunk],
-    ) -> Result<(), SpeedError> {
-        crash::point("speed:before-append");
-        let (next, txn) = hold.ledger.record().append(ranges)?;
-        let forget_below = next.committed.saturating_sub(ENTRIES_KEPT);
-        let changes = TxnChanges { append: Some(txn.clone()), forget_below, forget_all: false };
-        hold.ledger.advance(next, changes, Durability::Later).await?;
-        crash::point("speed:after-append");
-        self.process(hold, live, &txn, chunks).await
-    }
-
-    /// Works, and says meanwhile that it does: a batch may take longer than the silence that one who stands by waits
-    /// for.
-    async fn beside_heartbeats<T>(
-        shared: bool,
-        ledger: &mut HeldLedger,
-        mut work: BoxFuture<'_, Result<T, SpeedError>>,
-    ) -> Result<T, SpeedError> {
-        loop {
-            tokio::select! {
-                done = &mut work => return done,
-                () = tokio::time::sleep(HEARTBEAT), if shared => {
-                    // Whoever lost the ledger stops at once: the shards would refuse the rest.
-                    ledger.keep_alive().await?;
-                }
-            }
-        }
-    }
-
-    /// Brings an entry to every shard that lacks it, then moves T to it.
-    async fn process(
-        &self,
-        hold: &mut Hold,
-        live: &mut LiveViews,
-        txn: &Txn,
-        chunks: &[Chunk],
-    ) -> Result<(), SpeedError> {
-        let began = Instant::now();
-        let Hold { ledger, shards, .. } = &mut *hold;
-        let record = ledger.record().clone();
-        let work = Box::pin(async {
-            let Effects { commits, failed, bad_records } =
-                groups::effects(txn, chunks, &record, live, shards).await?;
-            shards.apply(commits).await?;
-            Ok::<_, SpeedError>((failed, bad_records))
-        });
-        let (failed, bad_records) = Self::beside_heartbeats(self.limits.shared, ledger, work).await?;
         crash::point("speed:after-shards");
-        if hold.shards.lowest() >= txn.txid && hold.ledger.record().committed < txn.txid {
-            let next = hold.ledger.record().commit(txn, &failed)?;
-            hold.ledger.advance(next, TxnChanges::default(), Durability::Now).await?;
+        let tally = batch.tally();
+        let mut ledger = batch.hold.ledger.lock().await;
+        if ledger.record().committed < txid {
+            let next = ledger.record().commit(&batch.txn, &tally.failed)?;
+            ledger.advance(next, TxnChanges::default(), Durability::Now).await?;
             crash::point("speed:after-commit");
         }
-        let records: u64 = txn.ranges.values().map(|range| range.records).sum();
-        let source = || self.source.name.clone();
+        let committed_to = ledger.record().committed_to.clone();
+        drop(ledger);
+        self.work.close(txid);
+        self.work.layer.log.acknowledge(&committed_to).await;
+        let records: u64 = batch.txn.ranges.values().map(|range| range.records).sum();
+        let source = || self.work.source().to_owned();
         metrics::counter!("stratus_speed_records_total", "source" => source()).increment(records);
-        metrics::counter!("stratus_speed_bad_records_total", "source" => source()).increment(bad_records);
+        metrics::counter!("stratus_speed_bad_records_total", "source" => source())
+            .increment(tally.bad_records);
         metrics::counter!("stratus_speed_batches_total", "source" => source()).increment(1);
         metrics::histogram!("stratus_speed_batch_duration_seconds", "source" => source())
             .record(began.elapsed().as_secs_f64());
         Ok(())
+    }
+}
+
+/// The ranges between two places, as ones without records.
+fn skipped(at: &OffsetVector, end: &OffsetVector) -> Ranges {
+    end.iter()
+        .filter(|(partition, to)| at.get(*partition) < *to)
+        .map(|(partition, to)| (partition, OffsetRange { from: at.get(partition), to, records: 0 }))
+        .collect()
+}
+
+/// What the spout's tasks are told of a batch: its number, and its ranges for those who look on.
+fn metadata(batch: &Batch) -> String {
+    json!({ "batch": batch.number, "ranges": batch.txn.ranges }).to_string()
+}
+
+#[async_trait]
+impl BatchCoordinator for ViewCoordinator {
+    async fn recover(&mut self) -> Result<Recovery, TaskError> {
+        match self.take_over().await {
+            Ok(recovery) => Ok(recovery),
+            Err(error @ SpeedError::Recovers(_)) => Err(error.into()),
+            Err(error) => Err(self.work.broken(error).into()),
+        }
+    }
+
+    async fn next(&mut self, txid: u64) -> Result<Option<String>, TaskError> {
+        match self.begin().await {
+            Ok(None) if self.work.has_failed() => Err("the hold on the source's state was lost".into()),
+            Ok(None) => Ok(None),
+            Ok(Some(batch)) if batch.txn.txid == txid => Ok(Some(self.opened(batch))),
+            Ok(Some(_)) => Err(self.work.broken(SpeedError::LostLedger).into()),
+            Err(error) => Err(self.work.broken(error).into()),
+        }
+    }
+
+    async fn again(&mut self, _txid: u64, metadata: &str) -> Result<String, TaskError> {
+        match self.work.has_failed() {
+            true => Err("the hold on the source's state was lost".into()),
+            false => Ok(metadata.to_owned()),
+        }
+    }
+
+    async fn committed(&mut self, txid: u64) -> Result<(), TaskError> {
+        self.move_t(txid).await.map_err(|error| self.work.broken(error).into())
     }
 }

@@ -18,6 +18,12 @@ pub enum SpeedError {
     /// A person must look; trying again changes nothing.
     #[error("{0}")]
     Stop(String),
+    /// Something for which the hold on the state is let go, told elsewhere.
+    #[error("{0}")]
+    Recovers(String),
+    /// The topology of the views could not be started.
+    #[error("the topology of the source's views: {0}")]
+    Topology(String),
     /// Another writer has the ledger, or it went back.
     #[error("the ledger has another writer or went back")]
     LostLedger,

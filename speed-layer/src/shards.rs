@@ -1,7 +1,8 @@
 //! The one writer's hold on the shards.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures::future::try_join_all;
@@ -22,9 +23,9 @@ pub(crate) struct HeldShards {
     generation: Generation,
     token: Token,
     /// By shard.
-    txids: Vec<TxId>,
+    txids: Vec<AtomicU64>,
     /// The scopes that some shard has keys of.
-    pub(crate) scopes: BTreeSet<Scope>,
+    scopes: Mutex<BTreeSet<Scope>>,
 }
 
 impl HeldShards {
@@ -36,18 +37,31 @@ impl HeldShards {
         generation: Generation,
         token: Token,
     ) -> Result<Self, SpeedError> {
-        let mut held = Self { store, generation, token, txids: Vec::new(), scopes: BTreeSet::new() };
+        let (mut txids, mut scopes) = (Vec::new(), BTreeSet::new());
         for (shard, meta) in (0..).zip(found) {
             let seen = meta.as_ref().map(|meta| (meta.generation, meta.token));
-            if !held.store.claim(shard, seen, generation, token).await? {
+            if !store.claim(shard, seen, generation, token).await? {
                 return Err(SpeedError::LostShard(shard));
             }
             let kept = meta.as_ref().filter(|meta| meta.generation == generation);
-            held.txids.push(kept.map_or(0, |meta| meta.txid));
-            held.scopes.extend(kept.iter().flat_map(|meta| meta.rows.keys().copied()));
+            txids.push(AtomicU64::new(kept.map_or(0, |meta| meta.txid)));
+            scopes.extend(kept.iter().flat_map(|meta| meta.rows.keys().copied()));
             crash::point("speed:after-claim");
         }
-        Ok(held)
+        Ok(Self { store, generation, token, txids, scopes: Mutex::new(scopes) })
+    }
+
+    fn held(&self, shard: ShardNo) -> Option<TxId> {
+        self.txids.get(shard as usize).map(|held| held.load(Ordering::SeqCst))
+    }
+
+    fn locked(&self) -> MutexGuard<'_, BTreeSet<Scope>> {
+        self.scopes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The scopes that some shard has keys of.
+    pub(crate) fn scopes(&self) -> Vec<Scope> {
+        self.locked().iter().copied().collect()
     }
 
     /// Looks whether every shard is still held and complete: while nothing is committed nobody else would notice.
@@ -55,7 +69,7 @@ impl HeldShards {
         for shard in 0..self.count() {
             let found = self.store.meta(shard).await?;
             let held = |meta: &ShardMeta| {
-                let txid = self.txids.get(shard as usize).copied();
+                let txid = self.held(shard);
                 (meta.generation, meta.token, Some(meta.txid)) == (self.generation, self.token, txid)
             };
             let Some((meta, found)) = found.filter(|(meta, _)| held(meta)) else {
@@ -80,12 +94,12 @@ impl HeldShards {
 
     /// The highest txid that every shard holds.
     pub(crate) fn lowest(&self) -> TxId {
-        self.txids.iter().copied().min().unwrap_or(0)
+        self.txids.iter().map(|held| held.load(Ordering::SeqCst)).min().unwrap_or(0)
     }
 
     /// Whether a shard lacks a txid.
     pub(crate) fn lacks(&self, shard: ShardNo, txid: TxId) -> bool {
-        self.txids.get(shard as usize).is_some_and(|held| *held < txid)
+        self.held(shard).is_some_and(|held| held < txid)
     }
 
     /// The states of some keys of a shard, in the order asked.
@@ -110,7 +124,7 @@ impl HeldShards {
     }
 
     /// Applies a txid to every shard that lacks it.
-    pub(crate) async fn apply(&mut self, commits: Vec<ShardCommit>) -> Result<(), SpeedError> {
+    pub(crate) async fn apply(&self, commits: Vec<ShardCommit>) -> Result<(), SpeedError> {
         let mut waiting: Vec<_> =
             commits.into_iter().filter(|commit| self.lacks(commit.shard, commit.txid)).collect();
         // In debug builds the first one alone, so that there is a moment between two shards to crash in.
@@ -119,9 +133,9 @@ impl HeldShards {
         for group in [waiting, rest] {
             try_join_all(group.iter().map(|commit| settle_commit(self.store.as_ref(), commit))).await?;
             for commit in group {
-                self.scopes.extend(commit.changes.iter().map(|change| change.scope));
-                if let Some(held) = self.txids.get_mut(commit.shard as usize) {
-                    *held = commit.txid;
+                self.locked().extend(commit.changes.iter().map(|change| change.scope));
+                if let Some(held) = self.txids.get(commit.shard as usize) {
+                    held.store(commit.txid, Ordering::SeqCst);
                 }
             }
             crash::point("speed:between-shards");
@@ -130,14 +144,14 @@ impl HeldShards {
     }
 
     /// Deletes scopes from every shard.
-    pub(crate) async fn drop_scopes(&mut self, gone: &[Scope]) -> Result<(), SpeedError> {
+    pub(crate) async fn drop_scopes(&self, gone: &[Scope]) -> Result<(), SpeedError> {
         for shard in 0..self.count() {
             if !self.store.drop_scopes(shard, self.generation, self.token, gone).await? {
                 return Err(SpeedError::LostShard(shard));
             }
             crash::point("speed:between-drops");
         }
-        self.scopes.retain(|scope| !gone.contains(scope));
+        self.locked().retain(|scope| !gone.contains(scope));
         Ok(())
     }
 }

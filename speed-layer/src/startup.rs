@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use futures::future::try_join_all;
 use stratus_seam::catalog::{Source, Version};
@@ -12,21 +13,34 @@ use stratus_seam::log::Log;
 use stratus_seam::recovery::{self, Facts, Plan, Unreadable};
 use stratus_seam::shard::{Scope, ShardMeta};
 use stratus_seam::store::{SourceState, TxnChanges};
+use tokio::sync::Mutex;
 
 use crate::error::SpeedError;
 use crate::ledger::HeldLedger;
 use crate::shards::HeldShards;
 
-/// What the coordinator works with once it is the writer.
+/// What the source's topology works with once its coordinator is the writer.
 #[derive(Debug)]
 pub(crate) struct Hold {
-    pub(crate) ledger: HeldLedger,
+    pub(crate) ledger: Mutex<HeldLedger>,
     pub(crate) shards: HeldShards,
-    /// Entries that some shard lacks, or that are not committed, in order.
-    pub(crate) replay: Vec<Txn>,
+    over: AtomicBool,
+}
+
+impl Hold {
+    /// Nothing more is to be done under this hold.
+    pub(crate) fn end(&self) {
+        self.over.store(true, Ordering::SeqCst);
+    }
+
+    /// Whether it was let go.
+    pub(crate) fn is_over(&self) -> bool {
+        self.over.load(Ordering::SeqCst)
+    }
 }
 
 /// Takes over what there is, or begins a new generation. `unreadable` is the entry at which the last attempt failed.
+/// Answers with the entries that some shard lacks, or that are not committed, in order.
 pub(crate) async fn take_over(
     source: &Source,
     versions: &BTreeMap<ViewId, Vec<Version>>,
@@ -34,7 +48,7 @@ pub(crate) async fn take_over(
     state: &SourceState,
     shard_count: u32,
     unreadable: Option<&Unreadable>,
-) -> Result<Hold, SpeedError> {
+) -> Result<(Hold, Vec<Txn>), SpeedError> {
     let found = state.ledger.read().await?;
     let count = found.as_ref().map_or(shard_count, |ledger| ledger.shards);
     let shards = try_join_all((0..count).map(|shard| state.shards.meta(shard))).await?;
@@ -94,7 +108,7 @@ pub(crate) async fn take_over(
     let record = ledger.record();
     let shards =
         HeldShards::claim(Arc::clone(&state.shards), &metas, record.generation, record.token).await?;
-    Ok(Hold { ledger, shards, replay })
+    Ok((Hold { ledger: Mutex::new(ledger), shards, over: AtomicBool::new(false) }, replay))
 }
 
 /// The lowest txid whose entry may be asked for.

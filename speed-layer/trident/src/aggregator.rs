@@ -2,6 +2,7 @@
 
 mod builtin;
 pub(crate) mod chain;
+mod rows;
 
 use std::{any::Any, sync::Arc};
 
@@ -10,6 +11,7 @@ use stratus_topology::TaskError;
 
 pub use builtin::{Count, Max, Min, Sum};
 pub use chain::ChainedAggregator;
+pub use rows::RowsAggregator;
 
 use crate::{
     batch::TransactionAttempt,

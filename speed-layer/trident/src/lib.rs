@@ -30,7 +30,7 @@ mod tuple;
 
 pub use aggregator::{
     Aggregator, ChainedAggregator, Combined, CombinerAggregator, Count, Max, Min, Reduced, ReducerAggregator,
-    Sum,
+    RowsAggregator, Sum,
 };
 pub use batch::TransactionAttempt;
 pub use collector::TridentCollector;

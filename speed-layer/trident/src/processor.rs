@@ -6,6 +6,7 @@ mod best;
 mod each;
 mod persist;
 mod reduce;
+mod rows;
 
 use std::{any::Any, fmt};
 
@@ -19,6 +20,7 @@ pub(crate) use best::BestProcessor;
 pub(crate) use each::{EachProcessor, FilterProcessor, FlatMapProcessor, ProjectProcessor, RowsProcessor};
 pub(crate) use persist::{PersistProcessor, QueryProcessor};
 pub(crate) use reduce::{MergeProcessor, MultiReduceProcessor};
+pub(crate) use rows::RowsAggregateProcessor;
 
 use crate::batch::TransactionAttempt;
 

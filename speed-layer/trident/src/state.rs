@@ -21,7 +21,7 @@ pub use map::{BackingMap, CachedMap, MapState, NonTransactionalMap, OpaqueMap, T
 pub use memory::{MemoryMap, MemoryMaps};
 pub use value::{OpaqueValue, TransactionalValue};
 
-use crate::collector::TridentCollector;
+use crate::{batch::TransactionAttempt, collector::TridentCollector};
 
 /// What a state can promise.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,7 +37,13 @@ pub enum StateKind {
 /// A state of one partition.
 #[async_trait]
 pub trait State: Send + 'static {
-    /// What follows belongs to this transaction; none: to no transaction, as from a remote call.
+    /// What follows is this attempt's: for states that tell attempts at the same transaction apart.
+    fn begin_attempt(&mut self, attempt: TransactionAttempt) {
+        let _ = attempt;
+    }
+
+    /// What follows belongs to this transaction; none: to no transaction, as from a remote call. A transaction without
+    /// tuples for this partition begins and commits, too.
     ///
     /// # Errors
     ///

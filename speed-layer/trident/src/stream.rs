@@ -13,7 +13,7 @@ pub use grouped::GroupedStream;
 use crate::{
     aggregator::{
         Aggregator, ChainedAggregator, Combined, CombinerAggregator, Recombined, Reduced, ReducerAggregator,
-        single,
+        RowsAggregator, single,
     },
     batch::TransactionAttempt,
     drpc::DrpcServer,
@@ -22,7 +22,8 @@ use crate::{
     operation::{BatchFunction, Filter, Function},
     processor::{
         AggregateProcessor, AnswerProcessor, BestProcessor, EachProcessor, FilterProcessor, FlatMapProcessor,
-        MergeProcessor, MultiReduceProcessor, OfNothing, Processor, ProjectProcessor, RowsProcessor,
+        MergeProcessor, MultiReduceProcessor, OfNothing, Processor, ProjectProcessor, RowsAggregateProcessor,
+        RowsProcessor,
     },
     topology::batch_task,
     tuple::{TridentTuple, TridentValue},
@@ -173,6 +174,21 @@ impl Stream {
             ChainedAggregator::new().aggregate(input, aggregator, emitted),
             OfNothing::Always,
         )
+    }
+
+    /// Aggregates each partition of a batch by itself, all of its rows at once. What the aggregator returns takes the
+    /// place of the rows.
+    pub fn partition_aggregate_rows(
+        &self,
+        input: &[&str],
+        aggregator: impl RowsAggregator,
+        emitted: SchemaRef,
+    ) -> Self {
+        let (input, schema) = (self.columns("partition_aggregate_rows", input), Arc::clone(&emitted));
+        self.fallible("aggregate", vec![self.node], emitted, move || {
+            let (aggregator, input) = (aggregator.clone(), input.clone());
+            Ok(Box::new(RowsAggregateProcessor { aggregator, input, schema: Arc::clone(&schema) }))
+        })
     }
 
     /// Aggregates each batch as a whole.

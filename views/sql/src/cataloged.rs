@@ -29,6 +29,9 @@ pub trait DimensionTables: Send + Sync + fmt::Debug {
     async fn table(&self, name: &str, hash: &str) -> Result<Arc<dyn TableProvider>, SqlError>;
 }
 
+/// Dimension tables by name.
+pub type Tables = HashMap<String, Arc<dyn TableProvider>>;
+
 /// The dimension tables of a view, by name.
 ///
 /// # Errors
@@ -36,8 +39,8 @@ pub trait DimensionTables: Send + Sync + fmt::Debug {
 pub async fn tables_of(
     definition: &ViewDefinition,
     dimensions: &dyn DimensionTables,
-) -> Result<HashMap<String, Arc<dyn TableProvider>>, SqlError> {
-    let mut tables = HashMap::new();
+) -> Result<Tables, SqlError> {
+    let mut tables = Tables::new();
     for (name, hash) in &definition.dimensions {
         tables.insert(name.clone(), dimensions.table(name, hash).await?);
     }

@@ -89,13 +89,15 @@ impl<F: StateFactory, U: StateUpdater<F::State>> Processor for PersistProcessor<
         out: &mut Vec<RecordBatch>,
     ) -> Result<(), TaskError> {
         let rows: Vec<RecordBatch> = owned(state)?;
-        let Some(first) = rows.first() else { return Ok(()) };
-        let rows = concat_batches(first.schema_ref(), &rows)?;
         let mut collector = TridentCollector::new(Arc::clone(&self.emitted))?;
         let txid = self.transactional.then_some(attempt.txid);
         let mut state = self.partition.state()?.lock().await;
+        state.begin_attempt(attempt);
         state.begin_commit(txid).await?;
-        self.updater.update_state(&mut state, &rows, &mut collector).await?;
+        if let Some(first) = rows.first() {
+            let rows = concat_batches(first.schema_ref(), &rows)?;
+            self.updater.update_state(&mut state, &rows, &mut collector).await?;
+        }
         state.commit(txid).await?;
         if collector.len() > 0 {
             out.push(collector.finish());

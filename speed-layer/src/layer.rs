@@ -1,0 +1,103 @@
+//! The speed layer of one source: its views' topology, for as long as the source is there.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use stratus_logs::codec::CodecOptions;
+use stratus_seam::catalog::Source;
+use stratus_seam::catalog_log::Catalog;
+use stratus_seam::log::Log;
+use stratus_seam::store::SourceState;
+use stratus_sql::cataloged::DimensionTables;
+use stratus_topology::{ClusterError, LocalCluster};
+use tokio::sync::watch;
+
+use crate::error::SpeedError;
+use crate::topology;
+use crate::work::Work;
+
+/// How long a topology that ends may finish what it has begun. Whatever it does not finish is done by the next one.
+const DRAIN: Duration = Duration::from_millis(200);
+/// Between two attempts to start beside a topology of the same name that is about to end.
+const POLL: Duration = Duration::from_millis(50);
+
+/// Bounds of a micro-batch.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// About how many bytes of records a batch holds at most.
+    pub batch_bytes: usize,
+    /// The least time from one batch to the next: what comes in meanwhile goes into one.
+    pub linger: Duration,
+    /// How many batches may be under way at once. They commit one after the other.
+    pub max_pending: usize,
+    /// How many tasks decode and aggregate a batch.
+    pub tasks: usize,
+    /// Whether other processes can reach the state, so that one may stand by for this one.
+    pub shared: bool,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            batch_bytes: 16 << 20,
+            linger: Duration::from_millis(20),
+            max_pending: 3,
+            tasks: std::thread::available_parallelism().map_or(1, usize::from).min(8),
+            shared: false,
+        }
+    }
+}
+
+/// The speed layer of one source.
+#[derive(Debug, Clone)]
+pub struct SpeedLayer {
+    /// The source.
+    pub source: Source,
+    /// Its log.
+    pub log: Arc<dyn Log>,
+    /// Its state.
+    pub state: SourceState,
+    /// The catalog, for its views and their versions.
+    pub catalog: Arc<Catalog>,
+    /// The dimension tables that the views join.
+    pub dimensions: Arc<dyn DimensionTables>,
+    /// How records are decoded.
+    pub codec: CodecOptions,
+    /// How many shards a new generation has.
+    pub shards: u32,
+    /// Bounds of a batch.
+    pub limits: Limits,
+}
+
+impl SpeedLayer {
+    /// Runs the topology of the source's views on a cluster, under the source's name, until `stop` says so or the
+    /// source is dropped. Whatever fails is recovered from.
+    ///
+    /// # Errors
+    /// [`SpeedError::Stop`] if a person must look, or a log that was replaced; no other failure ends it.
+    pub async fn run(
+        &self,
+        cluster: &LocalCluster,
+        mut stop: watch::Receiver<bool>,
+    ) -> Result<(), SpeedError> {
+        let work = Arc::new(Work::new(self.clone(), stop.clone()));
+        let name = &self.source.name;
+        loop {
+            match cluster.submit(name, topology::of(&work)?) {
+                Ok(()) => break,
+                // A source of this name was dropped a moment ago.
+                Err(ClusterError::Taken(_)) if !*stop.borrow() => tokio::time::sleep(POLL).await,
+                Err(ClusterError::Taken(_)) => return Ok(()),
+                Err(error) => return Err(SpeedError::Topology(error.to_string())),
+            }
+        }
+        let verdict = tokio::select! {
+            _ = stop.wait_for(|stop| *stop) => Ok(()),
+            verdict = work.ended() => verdict,
+        };
+        if let Err(error) = cluster.kill(name, DRAIN).await {
+            tracing::warn!(source = name, "the topology of the source's views was gone already: {error}");
+        }
+        verdict
+    }
+}
