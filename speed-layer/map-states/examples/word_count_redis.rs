@@ -29,7 +29,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     let split = |tuple: TridentTuple<'_>, out: &mut TridentCollector| {
         tuple.get::<&str>(0)?.split_whitespace().try_for_each(|word| out.emit((word,)))
     };
-    topology
+    let _words = topology
         .new_stream("lines", spout.clone())
         .each(&["line"], split, fields([("word", DataType::Utf8)]))
         .group_by(&["word"])
