@@ -59,30 +59,56 @@ impl RedbMaps {
         let path = path.as_ref().to_path_buf();
         let what = format!("{}: opening the file of states", path.display());
         let opened = blocking(&what, move || {
-            if let Some(folder) = path.parent() {
-                std::fs::create_dir_all(folder)?;
+            if !path.try_exists()? {
+                begin(&path)?;
             }
-            // Checks the file after a crash, also one that was cut off while it was made.
-            let db = Database::builder().set_cache_size(CACHE).create(&path)?;
-            let txn = db.begin_write()?;
-            {
-                let mut layout = txn.open_table(LAYOUT)?;
-                let found = layout.get("version")?.map(|found| found.value());
-                match found {
-                    Some(VERSION) => {}
-                    None => drop(layout.insert("version", VERSION)?),
-                    Some(other) => {
-                        let cause = format!("it has layout {other}, this version knows {VERSION}");
-                        return Err(Trouble::Damaged(cause));
-                    }
-                }
-                txn.open_table(STATES)?;
-            }
-            txn.commit()?;
-            Ok(File { db, path })
+            Ok(File { db: database(&path)?, path })
         });
         Ok(Self(Arc::new(opened.await?)))
     }
+}
+
+/// Makes a file under another name first: redb cannot open one whose making was cut off. If another process is quicker,
+/// its file stays.
+fn begin(path: &Path) -> Result<(), Trouble> {
+    if let Some(folder) = path.parent() {
+        std::fs::create_dir_all(folder)?;
+    }
+    let mut name = path.as_os_str().to_owned();
+    name.push(format!(".{}.new", std::process::id()));
+    let new = PathBuf::from(name);
+    let made = database(&new).and_then(|db| {
+        drop(db);
+        match std::fs::hard_link(&new, path) {
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
+            // Not every file system has links.
+            Err(_) => Ok(std::fs::rename(&new, path)?),
+            Ok(()) => Ok(()),
+        }
+    });
+    // Gone already if it was renamed.
+    let _ = std::fs::remove_file(&new);
+    made
+}
+
+/// The database in a file, with the tables that it must have.
+fn database(path: &Path) -> Result<Database, Trouble> {
+    let db = Database::builder().set_cache_size(CACHE).create(path)?;
+    let txn = db.begin_write()?;
+    {
+        let mut layout = txn.open_table(LAYOUT)?;
+        let found = layout.get("version")?.map(|found| found.value());
+        match found {
+            Some(VERSION) => {}
+            None => drop(layout.insert("version", VERSION)?),
+            Some(other) => {
+                return Err(Trouble::Damaged(format!("it has layout {other}, this version knows {VERSION}")));
+            }
+        }
+        txn.open_table(STATES)?;
+    }
+    txn.commit()?;
+    Ok(db)
 }
 
 impl fmt::Debug for RedbMaps {

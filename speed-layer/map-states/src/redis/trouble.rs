@@ -29,7 +29,7 @@ fn advice(code: &str) -> Option<&'static str> {
 pub(super) fn told(what: &str, error: &RedisError) -> MapError {
     let said = error.detail().unwrap_or_default();
     let cause = match error.code() {
-        _ if error.is_timeout() => "no answer in time: what was to be written may yet be written".to_owned(),
+        _ if error.is_timeout() => "no answer in time: a write may yet take effect".to_owned(),
         Some(code) => match advice(code) {
             Some(advice) => format!("{code} {said}: {advice}"),
             None => format!("{code} {said}"),

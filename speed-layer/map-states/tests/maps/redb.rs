@@ -12,6 +12,9 @@ async fn a_file_belongs_to_one() {
     assert!(text.contains("states.redb") && text.contains("it is in use"), "{text}");
     drop(maps);
     RedbMaps::open(&path).await.unwrap();
+    let files: Vec<_> =
+        std::fs::read_dir(folder.path()).unwrap().map(|file| file.unwrap().file_name()).collect();
+    assert_eq!(files, ["states.redb"]);
 }
 
 #[tokio::test]

@@ -49,7 +49,7 @@ impl Place for Redis {
     }
 
     async fn open(&self) -> RedisMaps {
-        RedisMaps::open(&format!("{}?timeout_ms=2000", self.url())).await.unwrap()
+        RedisMaps::open(&format!("{}?timeout_ms=20000", self.url())).await.unwrap()
     }
 }
 
@@ -77,6 +77,23 @@ pub(crate) async fn add(
     let updated = state.multi_update(keys, &mut |_, before| Ok(before.unwrap_or(0) + amount)).await?;
     state.commit(Some(txid)).await?;
     Ok(updated)
+}
+
+/// The same until the store answers: a busy machine may be slower than a short time-out, and a replay is exact.
+pub(crate) async fn add_again(
+    state: &mut impl MapState<i64>,
+    txid: u64,
+    keys: &[String],
+    amount: i64,
+) -> Result<Vec<i64>, stratus_topology::TaskError> {
+    for _ in 0..100 {
+        match add(state, txid, keys, amount).await {
+            Err(error) if matches!(error.downcast_ref(), Some(MapError::Unavailable { .. })) => {}
+            answer => return answer,
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    add(state, txid, keys, amount).await
 }
 
 pub(crate) fn keys(range: std::ops::Range<usize>) -> Vec<String> {
