@@ -15,6 +15,17 @@ pub use cache::CachedMap;
 /// A store of values by key. Keys are JSON arrays of the key fields' values.
 #[async_trait]
 pub trait BackingMap<T>: Send + Sync + 'static {
+    /// What is put from here on belongs to this transaction; none: to no transaction. A store that remembers which
+    /// transaction wrote last refuses one before it: the spout's ledger must have been lost.
+    ///
+    /// # Errors
+    ///
+    /// An error fails the batch, which is tried again.
+    async fn begin_commit(&mut self, txid: Option<u64>) -> Result<(), TaskError> {
+        let _ = txid;
+        Ok(())
+    }
+
     /// The value of each key, in order.
     ///
     /// # Errors
@@ -123,6 +134,8 @@ macro_rules! map_state {
         #[async_trait]
         impl<V: TridentValue, B: BackingMap<$stored>> State for $name<V, B> {
             async fn begin_commit(&mut self, txid: Option<u64>) -> Result<(), TaskError> {
+                self.transaction.begin(None);
+                self.map.begin_commit(txid).await?;
                 self.transaction.begin(txid);
                 Ok(())
             }

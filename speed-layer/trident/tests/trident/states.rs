@@ -31,6 +31,23 @@ fn an_opaque_value_knows_what_each_transaction_begins_with() {
     assert_eq!(value.update(9, "v2").unwrap().previous(), Some(&"v1"));
 }
 
+#[test]
+fn an_opaque_value_is_an_array_and_comes_back_the_same() {
+    for (value, json) in [
+        (OpaqueValue::new(8, Some(2), Some(Some(1))), "[8,2,1]"),
+        (OpaqueValue::new(8, None, Some(None)), "[8,null,null]"),
+        (OpaqueValue::new(8, None, None), "[8,null]"),
+    ] {
+        assert_eq!(serde_json::to_string(&value).unwrap(), json);
+        assert_eq!(serde_json::from_str::<OpaqueValue<Option<i64>>>(json).unwrap(), value);
+    }
+    let storms: OpaqueValue<i64> = serde_json::from_str("[8,2,null]").unwrap();
+    assert_eq!(storms, OpaqueValue::new(8, 2, None));
+    for wrong in ["[8]", "[8,2,1,0]", "[8,\"2\"]", "{\"txid\":8}"] {
+        assert!(serde_json::from_str::<OpaqueValue<i64>>(wrong).is_err(), "{wrong}");
+    }
+}
+
 #[tokio::test]
 async fn an_opaque_map_forgets_what_a_replaced_attempt_wrote() {
     let mut map = OpaqueMap::new(MemoryMap::default());
@@ -106,4 +123,15 @@ async fn a_cache_is_never_ahead_of_its_store() {
     map.multi_put(others.iter().map(|key| (key.clone(), 7)).collect()).await.unwrap();
     store.clone().multi_put(vec![(key.clone(), 3)]).await.unwrap();
     assert_eq!(map.multi_get(&[key, others[1].clone()]).await.unwrap(), [Some(3), Some(7)]);
+}
+
+#[tokio::test]
+async fn a_cache_answers_with_what_it_forgets_meanwhile() {
+    let mut store = MemoryMap::default();
+    store.multi_put((0..4).map(|key| (key.to_string(), key)).collect()).await.unwrap();
+    let mut map = CachedMap::new(store, 2);
+    let keys = |keys: [i64; 3]| keys.map(|key| key.to_string());
+    assert_eq!(map.multi_get(&keys([0, 1, 0])).await.unwrap(), [Some(0), Some(1), Some(0)]);
+    // Two new keys push the old one out before its turn comes.
+    assert_eq!(map.multi_get(&keys([2, 3, 0])).await.unwrap(), [Some(2), Some(3), Some(0)]);
 }

@@ -46,18 +46,21 @@ impl<T: Clone + Send + Sync + 'static, B: BackingMap<T>> CachedMap<T, B> {
 
 #[async_trait]
 impl<T: Clone + Send + Sync + 'static, B: BackingMap<T>> BackingMap<T> for CachedMap<T, B> {
+    async fn begin_commit(&mut self, txid: Option<u64>) -> Result<(), TaskError> {
+        self.map.begin_commit(txid).await
+    }
+
     async fn multi_get(&mut self, keys: &[String]) -> Result<Vec<Option<T>>, TaskError> {
-        let missing: Vec<String> =
-            keys.iter().filter(|key| !self.values.contains_key(*key)).cloned().collect();
-        let mut found: HashMap<String, Option<T>> = HashMap::new();
-        if !missing.is_empty() {
-            let values = self.map.multi_get(&missing).await?;
-            found.extend(missing.into_iter().zip(values));
-        }
+        // All that is cached is taken first: what is remembered below may push it out.
+        let cached: Vec<Option<Option<T>>> =
+            keys.iter().map(|key| self.values.get(key).map(|(value, _)| value.clone())).collect();
+        let missing = keys.iter().zip(&cached).filter(|(_, cached)| cached.is_none());
+        let missing: Vec<String> = missing.map(|(key, _)| key.clone()).collect();
+        let found = if missing.is_empty() { Vec::new() } else { self.map.multi_get(&missing).await? };
+        let mut found = found.into_iter();
         let mut values = Vec::with_capacity(keys.len());
-        for key in keys {
-            let cached = self.values.get(key).map(|(value, _)| value.clone());
-            let value = cached.or_else(|| found.get(key).cloned()).flatten();
+        for (key, cached) in keys.iter().zip(cached) {
+            let value = cached.unwrap_or_else(|| found.next().flatten());
             self.remember(key.clone(), value.clone());
             values.push(value);
         }

@@ -1,0 +1,70 @@
+//! What goes wrong with a state, and what to do about it. Addresses are told without their passwords.
+
+/// Why a state cannot be opened, read or written. `what` says what was tried, where.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum MapError {
+    /// The address cannot be used. It is not repeated: it may hold a password.
+    #[error("the address of the Redis server cannot be used: {0}")]
+    Address(String),
+    /// The store did not answer, or refused. What was to be written may have been written.
+    #[error("{what}: {cause}")]
+    Unavailable {
+        /// What was tried, where.
+        what: String,
+        /// Why not, and what to do.
+        cause: String,
+    },
+    /// What is stored is not what a state of this kind and type writes.
+    #[error("{what}: {cause}")]
+    Damaged {
+        /// What was tried, where.
+        what: String,
+        /// What was found, and what to do.
+        cause: String,
+    },
+    /// The state was begun as one of another kind.
+    #[error(
+        "{what}: it was begun as a {held} state and cannot be used as a {asked} one: take another name, or clear it and count again"
+    )]
+    OtherKind {
+        /// Which state, where.
+        what: String,
+        /// What it is.
+        held: String,
+        /// What it was to be.
+        asked: String,
+    },
+    /// A transaction before the highest that wrote.
+    #[error(
+        "{what}: this state has seen transaction {seen} and is asked for {asked}: the spout's ledger was lost, reset or exchanged, or this is a late write of a process that another one took over from. To go on would count batches twice or not at all. Restore the ledger; if it is gone for good, clear the state (or take another name for it) and count again from the beginning of the log"
+    )]
+    Behind {
+        /// Which state, where.
+        what: String,
+        /// The highest transaction that wrote.
+        seen: u64,
+        /// The transaction that was asked for.
+        asked: u64,
+    },
+    /// The store has lost what it had acknowledged.
+    #[error(
+        "{what}: the store acknowledged transaction {acknowledged} and now holds no more than {found}: it has lost writes (Redis: set appendonly yes and appendfsync always). Restore it, or clear the state and the spout's ledger and count again from the beginning of the log"
+    )]
+    WentBack {
+        /// Which state, where.
+        what: String,
+        /// The highest transaction whose write was acknowledged to this process.
+        acknowledged: u64,
+        /// The highest transaction that is there.
+        found: u64,
+    },
+    /// The state was cleared under a topology that uses it.
+    #[error(
+        "{what}: the state was cleared, or lost, while it was in use: end the topology, and start it again with the ledger that belongs to the state as it is now"
+    )]
+    Cleared {
+        /// Which state, where.
+        what: String,
+    },
+}

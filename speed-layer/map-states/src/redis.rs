@@ -1,0 +1,117 @@
+//! States in a Redis server.
+//!
+//! Two keys hold the state `NAME`, whatever the parallelism:
+//!
+//! - `trident:{NAME}`, a hash: a field per key of the state, whose value is JSON: `value`, `[txid,value]` or
+//!   `[txid,value,previous]`.
+//! - `trident:{NAME}:meta`, a hash: `layout` (`1`), `kind` (`opaque`, `transactional` or `non-transactional`) and `txid`,
+//!   the highest transaction that wrote, in decimal digits; it is missing before the first one.
+//!
+//! A put is one call of a script, which Redis runs alone and writes to its append-only file as one transaction. Whether
+//! it is durable when it is answered is up to the server: `appendonly yes` and `appendfsync always`.
+
+mod address;
+mod connection;
+mod map;
+mod script;
+mod trouble;
+
+use std::{fmt, sync::Arc};
+
+use async_trait::async_trait;
+use stratus_trident::StateKind;
+
+use self::{address::Address, connection::Connection};
+use crate::{MapError, MapStore, Stored, guard};
+
+pub use map::RedisMap;
+
+/// States in a standalone Redis server. Clones are handles on the same server.
+#[derive(Clone)]
+pub struct RedisMaps(Arc<Address>);
+
+impl RedisMaps {
+    /// States in the server at `redis://[[user]:password@]host[:port][/db][?timeout_ms=5000]`. The time-out is how long
+    /// an answer may take; special characters of a password are percent-encoded.
+    ///
+    /// # Errors
+    ///
+    /// The address cannot be used, or the server does not answer.
+    pub async fn open(url: &str) -> Result<Self, MapError> {
+        let maps = Self(Arc::new(Address::of(url)?));
+        let mut connection = Connection::to(&maps.0);
+        let info: String = connection
+            .run(redis::cmd("INFO").arg("persistence"))
+            .await
+            .map_err(|error| trouble::told(&format!("Redis {}: opening", maps.0.server), &error))?;
+        if info.lines().any(|line| line.trim_end() == "aof_enabled:0") {
+            tracing::warn!(
+                "Redis {}: without an append-only file a restart of the server loses what states have written, and counts with it: set appendonly yes and appendfsync always",
+                maps.0.server
+            );
+        }
+        Ok(maps)
+    }
+}
+
+impl fmt::Debug for RedisMaps {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("RedisMaps").field(&self.0.server).finish()
+    }
+}
+
+/// The keys of a state.
+#[derive(Clone, Debug)]
+struct Keys {
+    values: String,
+    meta: String,
+}
+
+impl Keys {
+    fn of(name: &str) -> Self {
+        Self { values: format!("trident:{{{name}}}"), meta: format!("trident:{{{name}}}:meta") }
+    }
+}
+
+#[async_trait]
+impl MapStore for RedisMaps {
+    type Map<T: Stored> = RedisMap<T>;
+
+    async fn map<T: Stored>(&self, kind: StateKind, name: &str) -> Result<RedisMap<T>, MapError> {
+        let what = format!("Redis {}: state {name:?}", self.0.server);
+        let (keys, mut connection) = (Keys::of(name), Connection::to(&self.0));
+        let answer: Vec<String> = connection
+            .call(&script::CLAIM, &keys, &[guard::name(kind)])
+            .await
+            .map_err(|error| trouble::told(&what, &error))?;
+        let damaged = |cause: String| Err(MapError::Damaged { what: what.clone(), cause });
+        match answer.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+            ["held", held] if held == guard::name(kind) => Ok(RedisMap::new(connection, keys, kind, what)),
+            ["held", held] => {
+                let (held, asked) = (held.to_owned(), guard::name(kind).to_owned());
+                Err(MapError::OtherKind { what, held, asked })
+            }
+            ["type", key, found] => damaged(format!(
+                "its key {key} holds a {found} where a hash belongs: somebody else uses this name; take another one, or delete the key"
+            )),
+            ["values"] => damaged(format!(
+                "{} holds values, and {} is gone: restore it, or delete both with the spout's ledger and count again",
+                keys.values, keys.meta
+            )),
+            ["meta"] => damaged(format!(
+                "{} says that transactions have written, and {} is gone: restore it, or delete both with the spout's ledger and count again",
+                keys.meta, keys.values
+            )),
+            ["layout", found] => damaged(format!("{} has layout {found}, this version knows 1", keys.meta)),
+            _ => damaged(format!("an answer that is not known: {answer:?}")),
+        }
+    }
+
+    async fn clear(&self, name: &str) -> Result<(), MapError> {
+        let keys = Keys::of(name);
+        let removed: Result<u64, _> =
+            Connection::to(&self.0).run(redis::cmd("UNLINK").arg(&keys.values).arg(&keys.meta)).await;
+        let what = format!("Redis {}: clearing the state {name:?}", self.0.server);
+        removed.map(drop).map_err(|error| trouble::told(&what, &error))
+    }
+}

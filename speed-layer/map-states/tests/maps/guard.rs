@@ -1,0 +1,123 @@
+//! Ledgers that are lost, late writes, and stores that are cleared.
+
+use stratus_map_states::{MapError, MapStore};
+use stratus_servers::redis::Redis;
+use stratus_topology::TaskError;
+use stratus_trident::{
+    BackingMap, CachedMap, NonTransactionalMap, OpaqueMap, OpaqueValue, StateKind, TransactionalMap,
+};
+
+use crate::stores::{File, Place, add, keys, opaque};
+
+/// The error as what it is.
+fn refused<T: std::fmt::Debug>(answer: Result<T, TaskError>) -> MapError {
+    *answer.unwrap_err().downcast::<MapError>().unwrap()
+}
+
+async fn a_lost_ledger<P: Place>() {
+    let Some(place) = P::begin() else { return };
+    let maps = place.open().await;
+    let mut state = opaque(&maps, "counts").await.unwrap();
+    for txid in [1, 2, 9, 10, 10, 11] {
+        add(&mut state, txid, &keys(0..2), 1).await.unwrap();
+    }
+    drop((state, maps));
+    let maps = place.open().await;
+    let mut state = opaque(&maps, "counts").await.unwrap();
+    // Digits are compared as numbers: 9 is before 11. The keys do not matter.
+    for asked in [1, 9, 10] {
+        let error = refused(add(&mut state, asked, &keys(asked as usize..20), 1).await);
+        assert!(matches!(error, MapError::Behind { seen: 11, asked: told, .. } if told == asked), "{error}");
+        let text = error.to_string();
+        assert!(text.contains("has seen transaction 11") && text.contains("ledger was lost"), "{text}");
+        assert!(text.contains("\"counts\"") && text.contains("Restore the ledger"), "{text}");
+    }
+    assert_eq!(add(&mut state, 11, &keys(0..3), 1).await.unwrap(), [5, 5, 1]);
+    assert_eq!(add(&mut state, 12, &keys(0..3), 1).await.unwrap(), [6, 6, 2]);
+    // Cleared, it takes the first one again.
+    drop(state);
+    maps.clear("counts").await.unwrap();
+    let mut state = opaque(&maps, "counts").await.unwrap();
+    assert_eq!(add(&mut state, 1, &keys(0..1), 1).await.unwrap(), [1]);
+    let state = maps.map(StateKind::Transactional, "others").await.unwrap();
+    let mut state = TransactionalMap::<i64, _>::new(state);
+    assert_eq!(add(&mut state, 7, &keys(0..1), 1).await.unwrap(), [1]);
+    assert_eq!(add(&mut state, 7, &keys(0..2), 1).await.unwrap(), [1, 1], "another key of the same one");
+    assert!(matches!(refused(add(&mut state, 6, &keys(0..1), 1).await), MapError::Behind { .. }));
+    let plain = maps.map(StateKind::NonTransactional, "plain").await.unwrap();
+    let mut plain = NonTransactionalMap::<i64, _>::new(plain);
+    assert_eq!(add(&mut plain, 7, &keys(0..1), 1).await.unwrap(), [1]);
+    assert_eq!(add(&mut plain, 1, &keys(0..1), 1).await.unwrap(), [2], "nothing is promised");
+}
+
+/// A write that another life has begun arrives when the next transaction has committed.
+async fn a_late_write<P: Place>() {
+    let Some(place) = P::begin() else { return };
+    let maps = place.open().await;
+    let mut late = maps.map::<OpaqueValue<i64>>(StateKind::Opaque, "counts").await.unwrap();
+    late.begin_commit(Some(5)).await.unwrap();
+    let mut state = opaque(&maps, "counts").await.unwrap();
+    add(&mut state, 5, &keys(0..1), 1).await.unwrap();
+    add(&mut state, 6, &keys(0..1), 1).await.unwrap();
+    let entries = vec![(keys(0..1).remove(0), OpaqueValue::new(5, 100, None))];
+    let error = refused(late.multi_put(entries).await);
+    assert!(matches!(error, MapError::Behind { seen: 6, asked: 5, .. }), "{error}");
+    assert_eq!(add(&mut state, 6, &keys(0..1), 1).await.unwrap(), [2]);
+}
+
+async fn one_of_another_kind<P: Place>() {
+    let Some(place) = P::begin() else { return };
+    let maps = place.open().await;
+    add(&mut opaque(&maps, "counts").await.unwrap(), 1, &keys(0..1), 1).await.unwrap();
+    let other = maps.map::<i64>(StateKind::NonTransactional, "counts").await.map(drop);
+    let error = other.unwrap_err();
+    assert!(
+        matches!(&error, MapError::OtherKind { held, asked, .. } if held == "opaque" && asked == "non-transactional"),
+        "{error}"
+    );
+    let mut texts = OpaqueMap::<String, _>::new(maps.map(StateKind::Opaque, "counts").await.unwrap());
+    stratus_trident::State::begin_commit(&mut texts, Some(2)).await.unwrap();
+    let read = stratus_trident::MapState::multi_get(&mut texts, &keys(0..1)).await;
+    let error = refused(read);
+    assert!(error.to_string().contains("[\\\"k0\\\"]"), "{error}");
+    assert!(matches!(error, MapError::Damaged { .. }), "{error}");
+}
+
+/// What a cache holds is not written back into a state that was cleared.
+async fn cleared_under_a_cache<P: Place>() {
+    let Some(place) = P::begin() else { return };
+    let maps = place.open().await;
+    let map = maps.map(StateKind::Opaque, "counts").await.unwrap();
+    let mut state = OpaqueMap::new(CachedMap::new(map, 100));
+    for txid in 1..4 {
+        add(&mut state, txid, &keys(0..2), 1).await.unwrap();
+    }
+    maps.clear("counts").await.unwrap();
+    assert!(matches!(refused(add(&mut state, 4, &keys(0..1), 1).await), MapError::Cleared { .. }));
+    // Begun again by others.
+    add(&mut opaque(&maps, "counts").await.unwrap(), 1, &keys(0..1), 1).await.unwrap();
+    let error = refused(add(&mut state, 4, &keys(0..1), 1).await);
+    assert!(matches!(error, MapError::WentBack { acknowledged: 3, found: 1, .. }), "{error}");
+}
+
+macro_rules! on_both {
+    ($($name:ident)*) => {
+        mod on_redb {
+            use super::*;
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $name() {
+                super::$name::<File>().await;
+            })*
+        }
+
+        mod on_redis {
+            use super::*;
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $name() {
+                super::$name::<Redis>().await;
+            })*
+        }
+    };
+}
+
+on_both! { a_lost_ledger a_late_write one_of_another_kind cleared_under_a_cache }

@@ -1,0 +1,11 @@
+//! Map states on every store, as their users see them.
+
+#![allow(clippy::unwrap_used)]
+
+mod chaos;
+mod conformance;
+mod guard;
+mod log;
+mod redb;
+mod redis;
+mod stores;
