@@ -27,3 +27,4 @@ mod work;
 
 pub use error::SpeedError;
 pub use layer::{Limits, SpeedLayer};
+pub use stratus_topology::LocalCluster;

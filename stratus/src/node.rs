@@ -20,6 +20,7 @@ use stratus_seam::store::StateStore;
 use stratus_serving::pg;
 use stratus_serving::service::SqlService;
 use stratus_serving::{Engine, Parts};
+use stratus_speed::LocalCluster;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use uuid::Uuid;
@@ -96,6 +97,7 @@ impl Node {
         );
         let batch = Arc::new(batch.among_others(if shared { SILENCE } else { Duration::ZERO }));
         let (stop, stopped) = watch::channel(false);
+        let cluster = Arc::new(LocalCluster::new());
         let layers = Layers::start(
             tasks::Wiring {
                 roles,
@@ -105,6 +107,7 @@ impl Node {
                 dimensions: Arc::<LakeDimensions>::clone(&dimensions),
                 logs: Arc::clone(&logs),
                 batch,
+                cluster: Arc::clone(&cluster),
                 shards: config.state.shards,
                 shared,
             },
@@ -166,8 +169,15 @@ impl Node {
         if let Some(address) = http {
             let listener = bind(address, "the HTTP front door").await?;
             node.http = Some(listener.local_addr()?);
-            let platform =
-                RunningPlatform { roles, catalog, logs, states, health: node.layers.health(), metrics };
+            let platform = RunningPlatform {
+                roles,
+                catalog,
+                logs,
+                states,
+                cluster,
+                health: node.layers.health(),
+                metrics,
+            };
             let stopped = tasks::when(stopped);
             node.doors.push(tasks::door("the HTTP front door", &failed, async move {
                 http::serve(listener, Arc::new(platform), stopped).await

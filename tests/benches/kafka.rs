@@ -29,7 +29,7 @@ use stratus_seam::offsets::OffsetVector;
 use stratus_seam::store::StateStore;
 use stratus_servers::kafka::Kafka;
 use stratus_servers::redis::Redis;
-use stratus_speed::SpeedLayer;
+use stratus_speed::{LocalCluster, SpeedLayer};
 use stratus_tests::process::{Stratus, connect};
 use stratus_tests::yahoo::{Ads, columns};
 use tokio::sync::watch;
@@ -143,7 +143,7 @@ async fn throughput(kafka: &Kafka, redis: &Redis, folder: &Path, count: u64) -> 
     // The view is taken up at the end of the topic, which is still empty; then the topic is filled while nobody reads.
     let (stop, stopped) = watch::channel(false);
     let speed = layer();
-    let task = tokio::spawn(async move { speed.run(stopped).await.unwrap() });
+    let task = tokio::spawn(async move { speed.run(&LocalCluster::new(), stopped).await.unwrap() });
     while !state.ledger.read().await.unwrap().is_some_and(|ledger| ledger.views.contains_key(&view.id)) {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
@@ -157,7 +157,7 @@ async fn throughput(kafka: &Kafka, redis: &Redis, folder: &Path, count: u64) -> 
     let (stop, stopped) = watch::channel(false);
     let speed = layer();
     let began = Instant::now();
-    let task = tokio::spawn(async move { speed.run(stopped).await.unwrap() });
+    let task = tokio::spawn(async move { speed.run(&LocalCluster::new(), stopped).await.unwrap() });
     loop {
         let ledger = state.ledger.read().await.unwrap().unwrap();
         if ledger.committed_to.covers(&end) {

@@ -22,7 +22,7 @@ use stratus_seam::catalog_log::Catalog;
 use stratus_seam::log::Log;
 use stratus_seam::offsets::OffsetVector;
 use stratus_seam::store::StateStore;
-use stratus_speed::SpeedLayer;
+use stratus_speed::{LocalCluster, SpeedLayer};
 use stratus_tests::yahoo::{Ads, columns};
 use tokio::sync::watch;
 
@@ -62,7 +62,7 @@ async fn run(count: u64, folder: &Path) -> serde_json::Value {
         limits: stratus_speed::Limits::default(),
     };
     let on = stopped.clone();
-    let layer = tokio::spawn(async move { speed.run(on).await.unwrap() });
+    let layer = tokio::spawn(async move { speed.run(&LocalCluster::new(), on).await.unwrap() });
     // The view's speed state begins at the end of the log, which is still empty.
     while !state.ledger.read().await.unwrap().is_some_and(|ledger| ledger.views.contains_key(&view.id)) {
         tokio::time::sleep(Duration::from_millis(5)).await;

@@ -19,7 +19,7 @@ use stratus_seam::log::Log;
 use stratus_seam::offsets::OffsetVector;
 use stratus_seam::runs::{RunRecord, RunStatus, Trigger};
 use stratus_seam::store::StateStore;
-use stratus_speed::SpeedLayer;
+use stratus_speed::{LocalCluster, SpeedLayer};
 use stratus_sql::SqlError;
 use stratus_sql::cataloged::DimensionTables;
 use stratus_sql::ddl::{self, Statement};
@@ -101,7 +101,7 @@ impl Platform {
         let (stop, stopped) = watch::channel(false);
         let on = stopped.clone();
         let tasks = vec![
-            tokio::spawn(async move { speed.run(on).await.unwrap() }),
+            tokio::spawn(async move { speed.run(&LocalCluster::new(), on).await.unwrap() }),
             tokio::spawn(async move { ingester.run(stopped).await.unwrap() }),
         ];
         let platform = Self { folder, lake, states, view: view.id, stop, tasks };

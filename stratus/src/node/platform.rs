@@ -8,6 +8,7 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use stratus_logs::AppendError;
 use stratus_seam::catalog_log::Catalog;
 use stratus_seam::store::StateStore;
+use stratus_speed::LocalCluster;
 
 use super::roles::Roles;
 use super::sources::OpenLogs;
@@ -21,6 +22,8 @@ pub(super) struct RunningPlatform {
     pub(super) catalog: Arc<Catalog>,
     pub(super) logs: Arc<OpenLogs>,
     pub(super) states: Arc<dyn StateStore>,
+    /// The topologies of this process.
+    pub(super) cluster: Arc<LocalCluster>,
     pub(super) health: Health,
     pub(super) metrics: PrometheusHandle,
 }
@@ -78,6 +81,9 @@ impl Platform for RunningPlatform {
     }
 
     fn metrics(&self) -> String {
-        self.metrics.render()
+        // Families of two kinds: of the process as a whole, and of its topologies.
+        let mut text = self.metrics.render();
+        text.push_str(&self.cluster.prometheus());
+        text
     }
 }

@@ -17,7 +17,7 @@ use stratus_seam::catalog_log::Catalog;
 use stratus_seam::ids::SourceId;
 use stratus_seam::log::Log;
 use stratus_seam::store::StateStore;
-use stratus_speed::SpeedLayer;
+use stratus_speed::{LocalCluster, SpeedLayer};
 use stratus_sql::cataloged::DimensionTables;
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
@@ -125,6 +125,8 @@ pub(super) struct Wiring {
     pub(super) dimensions: Arc<dyn DimensionTables>,
     pub(super) logs: Arc<OpenLogs>,
     pub(super) batch: Arc<BatchLayer>,
+    /// The topologies of this process: one for each source.
+    pub(super) cluster: Arc<LocalCluster>,
     pub(super) shards: u32,
     /// Whether other processes can reach the state.
     pub(super) shared: bool,
@@ -289,8 +291,9 @@ async fn begin(
     }
     if let Some(layer) = layer {
         let (health, stop, part) = (health.clone(), stop.clone(), format!("the speed layer of \"{name}\""));
+        let cluster = Arc::clone(&wiring.cluster);
         let work = async move {
-            if let Err(error) = layer.run(stop).await {
+            if let Err(error) = layer.run(&cluster, stop).await {
                 health.stopped(part, &error);
             }
         };

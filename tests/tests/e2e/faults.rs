@@ -25,7 +25,7 @@ use stratus_seam::offsets::OffsetVector;
 use stratus_seam::store::StateStore;
 use stratus_serving::service::{Answer, Client, SqlService, SqlSession};
 use stratus_serving::{Administration, Engine, Logs, Parts};
-use stratus_speed::SpeedLayer;
+use stratus_speed::{LocalCluster, SpeedLayer};
 use stratus_sql::SqlError;
 use stratus_sql::cataloged::DimensionTables;
 use stratus_sql::ddl::{self, Statement};
@@ -193,7 +193,7 @@ async fn survive(seed: u64) {
     let mut clicks = Clicks::new(folder.path(), seed, 1).unwrap();
     let mut tasks = HashMap::new();
     let on = stopped.clone();
-    tasks.insert("speed", tokio::spawn(async move { speed.run(on).await.unwrap() }));
+    tasks.insert("speed", tokio::spawn(async move { speed.run(&LocalCluster::new(), on).await.unwrap() }));
     let on = stopped.clone();
     tasks.insert("ingest", tokio::spawn(async move { ingester.run(on).await.unwrap() }));
     let (runs, on) = (Arc::clone(&batch), stopped.clone());
