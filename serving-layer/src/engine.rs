@@ -18,6 +18,7 @@ use stratus_seam::store::StateStore;
 use stratus_sql::cataloged::DimensionTables;
 use stratus_sql::ddl::Statement;
 use stratus_sql::{SqlError, View};
+use stratus_topology::LocalCluster;
 
 use crate::error::{catalog_error, lake_error};
 use crate::pg::catalog::PgCatalog;
@@ -51,6 +52,8 @@ pub struct Parts {
     pub dimensions: Arc<dyn DimensionTables>,
     /// The sources' logs, to tell how far behind each layer is.
     pub logs: Arc<dyn Logs>,
+    /// The topologies of this process, which a serving layer by itself has none of.
+    pub topologies: Arc<LocalCluster>,
     /// What carries out DDL.
     pub administration: Arc<dyn Administration>,
     /// How long a query waits for speed state that is being rebuilt.

@@ -1,6 +1,7 @@
 //! Schema `stratus`: what the platform says of itself.
 
 mod runs;
+mod topologies;
 
 use std::sync::Arc;
 
@@ -32,6 +33,9 @@ pub(crate) enum SystemTable {
     Answer,
     Aggregates,
     Runs,
+    Topologies,
+    TopologyComponents,
+    TopologyStreams,
 }
 
 /// What an answer stood for.
@@ -95,7 +99,7 @@ fn optional_ms(value: Option<u64>) -> ScalarValue {
 type Row = Vec<ScalarValue>;
 
 impl SystemTable {
-    pub(crate) const ALL: [Self; 9] = [
+    pub(crate) const ALL: [Self; 12] = [
         Self::Sources,
         Self::Views,
         Self::Versions,
@@ -105,6 +109,9 @@ impl SystemTable {
         Self::Answer,
         Self::Aggregates,
         Self::Runs,
+        Self::Topologies,
+        Self::TopologyComponents,
+        Self::TopologyStreams,
     ];
 
     pub(crate) const fn name(self) -> &'static str {
@@ -118,6 +125,9 @@ impl SystemTable {
             Self::Answer => "answer",
             Self::Aggregates => "aggregates",
             Self::Runs => "runs",
+            Self::Topologies => "topologies",
+            Self::TopologyComponents => "topology_components",
+            Self::TopologyStreams => "topology_streams",
         }
     }
 
@@ -200,6 +210,9 @@ impl SystemTable {
             ],
             Self::Aggregates => vec![("view", TEXT), ("position", INT), ("sql", TEXT), ("class", TEXT)],
             Self::Runs => runs::columns(),
+            Self::Topologies => topologies::columns(),
+            Self::TopologyComponents => topologies::component_columns(),
+            Self::TopologyStreams => topologies::stream_columns(),
         };
         let fields: Vec<Field> =
             columns.into_iter().map(|(name, kind)| Field::new(name, kind, true)).collect();
@@ -223,6 +236,9 @@ impl SystemTable {
             Self::Answer => last.iter().map(answer_row).collect(),
             Self::Aggregates => aggregate_rows(engine, catalog).await?,
             Self::Runs => runs::rows(engine, catalog).await?,
+            Self::Topologies => topologies::rows(&engine.parts.topologies),
+            Self::TopologyComponents => topologies::component_rows(&engine.parts.topologies),
+            Self::TopologyStreams => topologies::stream_rows(&engine.parts.topologies),
         };
         let schema = self.schema();
         let columns = (0..schema.fields().len())

@@ -9,6 +9,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod batch;
+mod combiner;
 mod coordinator;
 mod error;
 mod heart;
@@ -25,6 +26,7 @@ mod states;
 mod topology;
 mod work;
 
+pub use combiner::SqlCombiner;
 pub use error::SpeedError;
 pub use layer::{Limits, SpeedLayer};
 pub use stratus_topology::LocalCluster;

@@ -45,6 +45,9 @@ pub(crate) enum Command {
     /// Look at the views of a running server.
     #[command(subcommand)]
     View(ViewCommand),
+    /// Look at the topologies of a running server: the views of each source run as one.
+    #[command(subcommand)]
+    Topology(TopologyCommand),
     /// See whether everything that the configuration names is there and fit, and what to do if not.
     Doctor(DoctorArguments),
     /// Print what the configuration keeps of a password instead of it; asks for it, or reads a line of stdin.
@@ -109,6 +112,25 @@ pub(crate) enum ViewCommand {
     Refresh {
         /// The view.
         name: String,
+        #[command(flatten)]
+        server: ServerArguments,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum TopologyCommand {
+    /// The topologies, and how they are.
+    List {
+        #[command(flatten)]
+        server: ServerArguments,
+    },
+    /// A topology's components and streams, with their counts and times.
+    Describe {
+        /// The topology; that of a source's views has the source's name.
+        name: String,
+        /// Draw it in the language of Graphviz instead.
+        #[arg(long)]
+        dot: bool,
         #[command(flatten)]
         server: ServerArguments,
     },

@@ -2,6 +2,7 @@
 
 mod password;
 mod sql;
+mod topology;
 mod up;
 mod view;
 
@@ -21,6 +22,7 @@ pub(crate) async fn run(command: Command) -> anyhow::Result<()> {
         Command::Batch(arguments) => up::layer(arguments, Roles::BATCH).await,
         Command::Sql(arguments) => sql::run(arguments).await,
         Command::View(command) => view::run(command).await,
+        Command::Topology(command) => topology::run(command).await,
         Command::Doctor(arguments) => doctor::run(arguments).await,
         Command::Password => password::run().await,
         Command::Demo(arguments) => demo::run(arguments).await,

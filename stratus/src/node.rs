@@ -123,6 +123,7 @@ impl Node {
             states: Arc::clone(&states),
             dimensions,
             logs: Arc::<OpenLogs>::clone(&logs),
+            topologies: Arc::clone(&cluster),
             administration: Arc::new(administration),
             patience: QUERY_PATIENCE,
         })?;

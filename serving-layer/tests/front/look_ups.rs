@@ -223,6 +223,7 @@ impl World {
             states: Arc::new(states),
             dimensions: Arc::new(Nobody),
             logs: Arc::new(Nobody),
+            topologies: Arc::default(),
             administration: Arc::new(Nobody),
             patience: Duration::from_secs(5),
         })

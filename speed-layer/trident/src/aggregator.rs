@@ -77,10 +77,18 @@ pub trait CombinerAggregator: Clone + Send + Sync + 'static {
     fn init(&self, tuple: TridentTuple<'_>) -> Result<Self::Value, TaskError>;
 
     /// The value of the tuples of both.
-    fn combine(&self, one: Self::Value, other: Self::Value) -> Self::Value;
+    ///
+    /// # Errors
+    ///
+    /// An error fails the batch, which is tried again.
+    fn combine(&self, one: Self::Value, other: Self::Value) -> Result<Self::Value, TaskError>;
 
     /// The value of no tuples.
-    fn zero(&self) -> Self::Value;
+    ///
+    /// # Errors
+    ///
+    /// An error fails the batch, which is tried again.
+    fn zero(&self) -> Result<Self::Value, TaskError>;
 }
 
 /// A reducer as an aggregator.
@@ -129,14 +137,18 @@ impl<C: CombinerAggregator> Aggregator for Combined<C> {
     ) -> Result<(), TaskError> {
         let value = self.0.init(tuple)?;
         *state = Some(match state.take() {
-            Some(before) => self.0.combine(before, value),
+            Some(before) => self.0.combine(before, value)?,
             None => value,
         });
         Ok(())
     }
 
     fn complete(&mut self, state: Self::State, out: &mut TridentCollector) -> Result<(), TaskError> {
-        out.emit((state.unwrap_or_else(|| self.0.zero()),))
+        let value = match state {
+            Some(value) => value,
+            None => self.0.zero()?,
+        };
+        out.emit((value,))
     }
 }
 
@@ -159,14 +171,18 @@ impl<C: CombinerAggregator> Aggregator for Recombined<C> {
     ) -> Result<(), TaskError> {
         let value: C::Value = tuple.get(0)?;
         *state = Some(match state.take() {
-            Some(before) => self.0.combine(before, value),
+            Some(before) => self.0.combine(before, value)?,
             None => value,
         });
         Ok(())
     }
 
     fn complete(&mut self, state: Self::State, out: &mut TridentCollector) -> Result<(), TaskError> {
-        out.emit((state.unwrap_or_else(|| self.0.zero()),))
+        let value = match state {
+            Some(value) => value,
+            None => self.0.zero()?,
+        };
+        out.emit((value,))
     }
 }
 

@@ -157,7 +157,7 @@ fn events_of(progress: &str) -> Option<(u64, u64)> {
     Some((events.parse().ok()?, rest.strip_suffix(" events")?.parse().ok()?))
 }
 
-async fn rows(session: &Session, query: &str) -> Result<Table, Failure> {
+pub(super) async fn rows(session: &Session, query: &str) -> Result<Table, Failure> {
     session.rows(query).await.map_err(|fault| told(&fault))
 }
 

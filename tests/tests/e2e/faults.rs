@@ -168,7 +168,8 @@ async fn survive(seed: u64) {
         dimensions: Arc::<Stands>::clone(&stands),
         codec: CodecOptions::default(),
         shards: 3,
-        limits: stratus_speed::Limits::default(),
+        // What a store loses while nothing is written is noticed by looking, as at a store that others can reach.
+        limits: stratus_speed::Limits { shared: true, ..Default::default() },
     };
     let ingester = Ingester {
         source: source.clone(),
@@ -184,6 +185,7 @@ async fn survive(seed: u64) {
         states: Arc::clone(&states),
         dimensions: Arc::<Stands>::clone(&stands),
         logs: Arc::<Stands>::clone(&stands),
+        topologies: Arc::default(),
         administration: stands,
         patience: Duration::from_secs(5),
     })

@@ -12,4 +12,5 @@ mod kills;
 mod platform;
 mod production;
 mod run;
+mod topologies;
 mod tour;

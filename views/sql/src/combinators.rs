@@ -186,6 +186,11 @@ impl Call {
         self.with_args(|args| self.function.create_groups_accumulator(args))
     }
 
+    /// An accumulator for one group.
+    pub(crate) fn accumulator(&self) -> Result<Box<dyn Accumulator>> {
+        self.plain()
+    }
+
     fn plain(&self) -> Result<Box<dyn Accumulator>> {
         self.with_args(|args| self.function.accumulator(args))
     }

@@ -35,6 +35,7 @@ mod query;
 mod relations;
 pub mod row_stage;
 pub mod session;
+mod text_states;
 mod view;
 
 pub use class::Class;
@@ -45,4 +46,5 @@ pub use merge::MergeStates;
 pub use micro_batch::MicroBatchPlan;
 pub use relations::{Relation, Relations};
 pub use row_stage::FailedRows;
+pub use text_states::TextStates;
 pub use view::{AggregateInfo, KeyColumn, StatesPlan, View};

@@ -16,12 +16,12 @@ impl CombinerAggregator for Count {
         Ok(1)
     }
 
-    fn combine(&self, one: i64, other: i64) -> i64 {
-        one + other
+    fn combine(&self, one: i64, other: i64) -> Result<i64, TaskError> {
+        Ok(one + other)
     }
 
-    fn zero(&self) -> i64 {
-        0
+    fn zero(&self) -> Result<i64, TaskError> {
+        Ok(0)
     }
 }
 
@@ -36,12 +36,12 @@ impl CombinerAggregator for Sum {
         Ok(tuple.get::<Option<i64>>(0)?.unwrap_or(0))
     }
 
-    fn combine(&self, one: i64, other: i64) -> i64 {
-        one.saturating_add(other)
+    fn combine(&self, one: i64, other: i64) -> Result<i64, TaskError> {
+        Ok(one.saturating_add(other))
     }
 
-    fn zero(&self) -> i64 {
-        0
+    fn zero(&self) -> Result<i64, TaskError> {
+        Ok(0)
     }
 }
 
@@ -56,12 +56,12 @@ impl CombinerAggregator for Min {
         tuple.get(0)
     }
 
-    fn combine(&self, one: Option<i64>, other: Option<i64>) -> Option<i64> {
-        one.into_iter().chain(other).min()
+    fn combine(&self, one: Option<i64>, other: Option<i64>) -> Result<Option<i64>, TaskError> {
+        Ok(one.into_iter().chain(other).min())
     }
 
-    fn zero(&self) -> Option<i64> {
-        None
+    fn zero(&self) -> Result<Option<i64>, TaskError> {
+        Ok(None)
     }
 }
 
@@ -76,11 +76,11 @@ impl CombinerAggregator for Max {
         tuple.get(0)
     }
 
-    fn combine(&self, one: Option<i64>, other: Option<i64>) -> Option<i64> {
-        one.max(other)
+    fn combine(&self, one: Option<i64>, other: Option<i64>) -> Result<Option<i64>, TaskError> {
+        Ok(one.max(other))
     }
 
-    fn zero(&self) -> Option<i64> {
-        None
+    fn zero(&self) -> Result<Option<i64>, TaskError> {
+        Ok(None)
     }
 }

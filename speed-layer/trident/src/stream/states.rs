@@ -173,7 +173,7 @@ impl<C: CombinerAggregator, S: MapState<C::Value>> StateUpdater<S> for CombineVa
         let combiner = self.combiner.clone();
         let mut update = |at: usize, before: Option<C::Value>| {
             Ok(match before {
-                Some(before) => combiner.combine(before, values[at].clone()),
+                Some(before) => combiner.combine(before, values[at].clone())?,
                 None => values[at].clone(),
             })
         };
