@@ -108,3 +108,26 @@ async fn connect(settings: &RedisSettings) -> Result<MultiplexedConnection, Redi
         pinged => pinged.map(|()| connection),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn each_further_attempt_waits_twice_as_long() {
+        // Nothing listens there: it was bound, and let go of.
+        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let settings = RedisSettings::new(&format!("redis://127.0.0.1:{port}")).unwrap();
+        let mut connection = Connection::new(settings);
+        let mut waits = Vec::new();
+        for _ in 0..3 {
+            let began = Instant::now();
+            assert!(matches!(connection.open().await, Err(RedisBoltError::Connect { .. })));
+            waits.push(began.elapsed());
+        }
+        assert!(
+            waits[0] < FIRST_PAUSE && waits[1] >= FIRST_PAUSE && waits[2] >= 2 * FIRST_PAUSE,
+            "{waits:?}"
+        );
+    }
+}

@@ -15,6 +15,7 @@ mod redis_counts;
 mod redis_example;
 mod redis_failures;
 mod redis_lookups;
+mod redis_roles;
 mod redis_server;
 mod redis_stores;
 mod replay;
