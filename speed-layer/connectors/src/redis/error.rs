@@ -9,6 +9,9 @@ use thiserror::Error;
 /// Bytes of a key that are shown.
 const SHOWN: usize = 120;
 
+/// What to do about a server that is not reached.
+const SEE: &str = "see whether it runs, and can be reached from here under this name";
+
 /// Why a Redis server did not do what a bolt asked of it.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 #[non_exhaustive]
@@ -53,7 +56,8 @@ pub enum RedisBoltError {
 impl RedisBoltError {
     pub(super) fn connect(server: &str, timeout: Duration, error: &RedisError) -> Self {
         let cause = match error.is_timeout() {
-            true => format!("no answer within {timeout:?}; see whether it runs and can be reached from here"),
+            true => format!("no answer within {timeout:?}; {SEE}"),
+            false if error.is_io_error() => format!("{}; {SEE}", told(error)),
             false => told(error),
         };
         Self::Connect { server: server.to_owned(), cause }

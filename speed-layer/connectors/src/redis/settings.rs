@@ -30,7 +30,7 @@ impl RedisSettings {
     /// Takes an address, `redis://user:password@host:port/database`, or `rediss://` for TLS. Special characters of a
     /// password are percent-encoded. Parameters: `timeout_ms` is how long the answers to the commands of one batch may
     /// take, 5,000 unless given, which should be well below the topology's message time-out; `cafile` is a file of
-    /// certificates (PEM) to trust beside the system's. Nothing is connected yet.
+    /// certificates (PEM) to trust instead of the system's. Nothing is connected yet.
     ///
     /// # Errors
     ///

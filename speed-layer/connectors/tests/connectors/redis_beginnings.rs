@@ -49,7 +49,10 @@ async fn a_server_that_is_not_there_is_told_without_the_password() {
     let port = free_port().unwrap();
     let absent = told(settings("me:s3cret@", port)).await;
     let place = format!("cannot connect to the Redis server 127.0.0.1:{port}: ");
-    assert!(absent.starts_with(&place) && absent.contains("refused"), "{absent}");
+    assert!(
+        absent.starts_with(&place) && absent.contains("refused") && absent.contains("whether it runs"),
+        "{absent}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -76,4 +79,45 @@ async fn a_bolt_waits_for_its_server() {
     assert_eq!(tuples.failures(), [], "they waited in the queue");
     run.kill().await;
     assert_eq!(Client::of(&server).await.ask::<u32>("HGET counts a").await, 2);
+}
+
+/// A server with a certificate of a small authority of our own: trusted if the address names it, refused otherwise.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_certificate_is_checked() {
+    let Some(server) = server() else { return };
+    let folder = server.folder().unwrap();
+    let openssl = |words: &str| {
+        std::process::Command::new("openssl").args(words.split(' ')).current_dir(folder).output()
+    };
+    if openssl("version").is_err() {
+        assert_ne!(std::env::var("CI").as_deref(), Ok("true"), "openssl is needed");
+        eprintln!("warning: there is no openssl on this machine: THIS TEST IS LEFT OUT");
+        return;
+    }
+    let new = "req -x509 -newkey rsa:2048 -nodes -days 2";
+    for words in [
+        format!("{new} -subj /CN=authority -keyout ca.key -out ca.pem"),
+        format!(
+            "{new} -subj /CN=server -addext subjectAltName=IP:127.0.0.1 -addext basicConstraints=critical,CA:FALSE \
+             -CA ca.pem -CAkey ca.key -keyout key.pem -out cert.pem"
+        ),
+    ] {
+        let ran = openssl(&words).unwrap();
+        assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
+    }
+    let path = |name: &str| folder.join(name).to_string_lossy().into_owned();
+    let (port, ca, cert, key) = (free_port().unwrap(), path("ca.pem"), path("cert.pem"), path("key.pem"));
+    let files = format!("tls-ca-cert-file {ca} tls-cert-file {cert} tls-key-file {key}");
+    let mut client = Client::of(&server).await;
+    client.ask::<()>(&format!("CONFIG SET {files} tls-auth-clients no tls-port {port}")).await;
+    let url = format!("rediss://127.0.0.1:{port}");
+    let trusting = RedisSettings::new(&format!("{url}?cafile={ca}")).unwrap();
+    let bolt = RedisIncrementBolt::new(trusting, IncrementField::new("counts", "key"));
+    let run = Run::start(&pairs([pair("a", "")]), bolt, 1);
+    run.until_done().await;
+    run.kill().await;
+    assert_eq!(client.ask::<u32>("HGET counts a").await, 1);
+    let error = RedisSettings::new(&url).unwrap().check().await.unwrap_err().to_string();
+    assert!(error.contains(&format!("127.0.0.1:{port}")), "{error}");
+    assert!(error.to_lowercase().contains("certificate"), "{error}");
 }
