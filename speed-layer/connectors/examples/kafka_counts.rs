@@ -13,7 +13,7 @@
 //!
 //! Ctrl-C stops reading, lets what was read be counted and commits how far that came.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, io::IsTerminal, process::ExitCode, time::Duration};
 
 use arrow::datatypes::DataType;
 use stratus_connectors::{
@@ -25,6 +25,7 @@ use stratus_topology::{
     BasicBolt, BasicOutputCollector, LocalCluster, OutputFieldsDeclarer, PerTuple, TaskError, Topology,
     TopologyBuilder, Tuple, fields,
 };
+use tracing_subscriber::EnvFilter;
 
 const USAGE: &str = "\
 usage: kafka_counts --brokers HOST:PORT[,...] --topic TOPIC --redis redis://[user:password@]HOST:PORT
@@ -130,18 +131,19 @@ pub(crate) async fn run(arguments: Arguments, stop: impl Future) -> Result<(), T
 }
 
 #[tokio::main]
-async fn main() -> std::process::ExitCode {
-    let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "warn".into());
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+async fn main() -> ExitCode {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| "warn,librdkafka=error".into());
+    let ansi = std::io::stderr().is_terminal();
+    tracing_subscriber::fmt().with_env_filter(filter).with_ansi(ansi).with_writer(std::io::stderr).init();
     let ran = match Arguments::of(std::env::args().skip(1), std::env::var("REDIS_URL").ok()) {
         Ok(arguments) => run(arguments, tokio::signal::ctrl_c()).await,
         Err(error) => Err(error),
     };
     match ran {
-        Ok(()) => std::process::ExitCode::SUCCESS,
+        Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("kafka_counts: {error}");
-            std::process::ExitCode::FAILURE
+            ExitCode::FAILURE
         }
     }
 }

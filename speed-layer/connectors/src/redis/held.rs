@@ -34,7 +34,7 @@ impl Held {
             first = first.or(Some(why));
         }
         match first {
-            Some(why) => Err(format!("{count} tuples failed: {why}").into()),
+            Some(why) => Err(format!("failed tuples: {count}; the first: {why}").into()),
             None => Ok(()),
         }
     }

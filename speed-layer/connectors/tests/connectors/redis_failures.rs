@@ -141,7 +141,7 @@ async fn a_key_of_another_type_fails_its_tuples_and_does_not_spin() {
         server.port()
     );
     assert_eq!(tuples.failures()[0].1.to_string(), format!("failed by a bolt: {expected}"));
-    assert_eq!(run.last_error(), Some(format!("100 tuples failed: {expected}")));
+    assert_eq!(run.last_error(), Some(format!("failed tuples: 100; the first: {expected}")));
     client.ask::<redis::Value>("DEL counts").await;
     run.until_done().await;
     run.kill().await;

@@ -111,7 +111,7 @@ async fn a_tuple_that_a_mapper_refuses_fails_and_the_others_do_not() {
     assert_eq!(tuples.acked(), [0, 2]);
     let (id, why) = &tuples.failures()[0];
     assert_eq!((*id, why.to_string().as_str()), (1, "failed by a bolt: there is none"));
-    assert_eq!(run.last_error().as_deref(), Some("1 tuples failed: there is none"));
+    assert_eq!(run.last_error().as_deref(), Some("failed tuples: 1; the first: there is none"));
     let mut client = Client::of(&server).await;
     assert_eq!(
         client.ask::<Vec<Option<String>>>("MGET a-1 b-none c-3").await,
