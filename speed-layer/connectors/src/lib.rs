@@ -1,5 +1,6 @@
-//! Connectors of topologies.
+//! Connectors of topologies: what brings tuples in from elsewhere, and takes them there.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod kafka;
+pub mod redis;

@@ -16,13 +16,14 @@ async fn an_average_is_combined_over_tasks_and_batches() {
     let schema = fields([("key", DataType::Utf8), ("number", DataType::Float64)]);
     let (spout, states) = (FeederBatchSpout::new(schema.clone()), MemoryMaps::<String>::new());
     let topology = TridentTopology::new();
-    topology
+    let averages = topology
         .new_stream("numbers", spout.clone())
         .shuffle()
         .parallelism_hint(2)
         .group_by(&["key"])
         .persistent_aggregate(states.clone(), &["number"], average.clone(), "state")
         .parallelism_hint(2);
+    assert!(averages.new_values_stream().is_some());
     let cluster = LocalCluster::new();
     cluster.submit("averages", topology.build().unwrap().topology).unwrap();
 

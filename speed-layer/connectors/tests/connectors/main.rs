@@ -5,7 +5,18 @@
 mod broker;
 mod guarantees;
 mod judge;
+#[allow(dead_code, reason = "its main is not run here")]
+#[path = "../../examples/kafka_counts.rs"]
+mod kafka_counts;
 mod mishaps;
 mod partitions;
+mod redis_beginnings;
+mod redis_counts;
+mod redis_example;
+mod redis_failures;
+mod redis_lookups;
+mod redis_roles;
+mod redis_server;
+mod redis_stores;
 mod replay;
 mod starts;
