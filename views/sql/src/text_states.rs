@@ -130,8 +130,9 @@ mod tests {
 
     use super::*;
 
-    fn column(values: impl IntoIterator<Item = i64>) -> Vec<ArrayRef> {
-        vec![Arc::new(Int64Array::from_iter_values(values))]
+    fn column(values: impl IntoIterator<Item = i64>, kind: &DataType) -> Vec<ArrayRef> {
+        let whole: ArrayRef = Arc::new(Int64Array::from_iter_values(values));
+        vec![datafusion::arrow::compute::cast(&whole, kind).unwrap()]
     }
 
     #[test]
