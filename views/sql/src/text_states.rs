@@ -19,6 +19,8 @@ use crate::session;
 pub struct TextStates {
     call: Call,
     states: Vec<FieldRef>,
+    /// The state of no rows.
+    neutral: String,
 }
 
 impl TextStates {
@@ -46,7 +48,11 @@ impl TextStates {
                     state.data_type()
                 ),
             )),
-            None => Ok(Self { call, states }),
+            None => {
+                let neutral = call.neutral().and_then(|state| text(&state));
+                let neutral = neutral.map_err(|error| sqlstate_of(&error))?;
+                Ok(Self { call, states, neutral })
+            }
         }
     }
 
@@ -56,11 +62,8 @@ impl TextStates {
     }
 
     /// The state of no rows.
-    ///
-    /// # Errors
-    /// If the function fails.
-    pub fn neutral(&self) -> std::result::Result<String, SqlError> {
-        self.call.neutral().and_then(|state| text(&state)).map_err(|error| sqlstate_of(&error))
+    pub fn neutral(&self) -> &str {
+        &self.neutral
     }
 
     /// The state of some rows: a column for each argument.
@@ -111,10 +114,14 @@ impl TextStates {
     }
 
     fn merged(&self, states: &[&str]) -> Result<Box<dyn Accumulator>> {
-        let columns = decode_rows(states.iter().copied(), &self.states)
-            .map_err(|error| DataFusionError::External(Box::new(error)))?;
+        // Some accumulators do not take the state of no rows, which changes nothing.
+        let states = states.iter().copied().filter(|state| *state != self.neutral);
+        let columns =
+            decode_rows(states, &self.states).map_err(|error| DataFusionError::External(Box::new(error)))?;
         let mut accumulator = self.call.accumulator()?;
-        accumulator.merge_batch(&columns)?;
+        if columns.first().is_some_and(|column| !column.is_empty()) {
+            accumulator.merge_batch(&columns)?;
+        }
         Ok(accumulator)
     }
 }
@@ -152,9 +159,9 @@ mod tests {
             let states = TextStates::of(name, std::slice::from_ref(kind)).unwrap();
             let part = |part| states.state(&column(part, kind)).unwrap();
             let parts: Vec<String> = [0..10, 10..11, 11..40].into_iter().map(part).collect();
-            let neutral = states.neutral().unwrap();
+            let neutral = states.neutral();
             let mut all: Vec<&str> = parts.iter().map(String::as_str).collect();
-            all.push(&neutral);
+            all.push(neutral);
             let merged = states.merge(&all).unwrap();
             let whole = part(0..40);
             assert_eq!(states.value(&merged).unwrap(), states.value(&whole).unwrap(), "{name}");
@@ -167,6 +174,6 @@ mod tests {
         assert!(error.message.contains("there is no aggregate function nothing"), "{error:?}");
         let sum = TextStates::of("SUM", &[DataType::Int64]).unwrap();
         assert!(sum.value("[\"x\"]").is_err() && sum.merge(&["nonsense"]).is_err());
-        assert_eq!(sum.value(&sum.neutral().unwrap()).unwrap(), ScalarValue::Int64(None));
+        assert_eq!(sum.value(sum.neutral()).unwrap(), ScalarValue::Int64(None));
     }
 }
