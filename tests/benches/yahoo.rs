@@ -4,6 +4,7 @@
 //! ```text
 //! taskset -c 0 cargo bench -p stratus-tests --bench yahoo            # one core
 //! YAHOO_EVENTS=5000000 cargo bench -p stratus-tests --bench yahoo
+//! YAHOO_VIEWS=10 cargo bench -p stratus-tests --bench yahoo           # ten views of one source
 //! ```
 //!
 //! Prints one JSON object: events per second of each part, and its ratio to the decoder.
@@ -17,8 +18,10 @@ use std::time::{Duration, Instant};
 
 use stratus_ingest::Ingester;
 use stratus_logs::{CodecOptions, DirectoryLog, JsonCodec, READ_BYTES};
-use stratus_seam::catalog::Connector;
-use stratus_seam::catalog_log::Catalog;
+use stratus_seam::catalog::{Action, Connector, ViewDefinition};
+use stratus_seam::catalog_log::{Catalog, CatalogError};
+use stratus_seam::ids::ViewId;
+use stratus_seam::ledger::Ledger;
 use stratus_seam::log::Log;
 use stratus_seam::offsets::OffsetVector;
 use stratus_seam::store::StateStore;
@@ -47,6 +50,12 @@ async fn run(count: u64, folder: &Path) -> serde_json::Value {
     let (source, view) = ads.declare(Connector::Directory, log.id().await.unwrap(), OffsetVector::zero());
     let catalog = Arc::new(Catalog::new(Arc::new(lake.catalog())));
     ads.create(&catalog, &source, &view).await.unwrap();
+    let mut views = vec![view.id];
+    for copy in 1..number("YAHOO_VIEWS", 1) {
+        let another = ViewDefinition { id: ViewId::new(), name: format!("copy_{copy}"), ..view.clone() };
+        views.push(another.id);
+        catalog.commit(|_| Ok::<_, CatalogError>(vec![Action::CreateView(another.clone())])).await.unwrap();
+    }
     let path = folder.join("state.redb");
     let states: Arc<dyn StateStore> = stratus_state::open("redb", &path.to_string_lossy()).await.unwrap();
     let state = states.source(source.id).await.unwrap();
@@ -64,7 +73,8 @@ async fn run(count: u64, folder: &Path) -> serde_json::Value {
     let on = stopped.clone();
     let layer = tokio::spawn(async move { speed.run(&LocalCluster::new(), on).await.unwrap() });
     // The view's speed state begins at the end of the log, which is still empty.
-    while !state.ledger.read().await.unwrap().is_some_and(|ledger| ledger.views.contains_key(&view.id)) {
+    let taken_up = |ledger: Ledger| views.iter().all(|view| ledger.views.contains_key(view));
+    while !state.ledger.read().await.unwrap().is_some_and(taken_up) {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 
@@ -108,6 +118,7 @@ async fn run(count: u64, folder: &Path) -> serde_json::Value {
     let rate = |seconds: f64| (count as f64 / seconds).round();
     serde_json::json!({
         "events": count,
+        "views": views.len(),
         "bytes": text.len(),
         "decode_all_columns_per_s": rate(all),
         "decode_three_columns_per_s": rate(three),
@@ -119,8 +130,13 @@ async fn run(count: u64, folder: &Path) -> serde_json::Value {
     })
 }
 
+/// A number of the environment.
+fn number(name: &str, otherwise: u64) -> u64 {
+    std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(otherwise)
+}
+
 fn main() {
-    let count = std::env::var("YAHOO_EVENTS").ok().and_then(|n| n.parse().ok()).unwrap_or(3_000_000);
+    let count = number("YAHOO_EVENTS", 3_000_000);
     let folder = tempfile::tempdir().unwrap();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     println!("{}", runtime.block_on(run(count, folder.path())));
