@@ -50,6 +50,8 @@ struct Held {
     _heart: Option<Heart>,
     /// When it was last seen that the shards are all there.
     checked: Instant,
+    /// When the catalog was last looked at.
+    followed: Instant,
     /// Batches end before the ledger follows the catalog.
     drains: bool,
     /// What feeds nothing was skipped, so that a first view can begin.
@@ -170,6 +172,7 @@ impl ViewCoordinator {
             views,
             _heart: heart,
             checked: Instant::now(),
+            followed: Instant::now(),
             drains: false,
             skipped: false,
         });
@@ -193,7 +196,9 @@ impl ViewCoordinator {
         if self.work.has_failed() || (self.held.as_ref().is_some_and(|held| held.drains) && !idle) {
             return Ok(None);
         }
-        if !self.follow(idle).await? {
+        // The lake may be far away, and the commits of batches under way wait for this.
+        let due = self.held.as_ref().is_some_and(|held| idle || held.followed.elapsed() >= IDLE);
+        if due && !self.follow(idle).await? {
             return Ok(None);
         }
         let Some(held) = &mut self.held else { return Ok(None) };
@@ -248,7 +253,7 @@ impl ViewCoordinator {
             }
         }
         let Some(held) = &mut self.held else { return Ok(false) };
-        held.catalog = catalog;
+        (held.catalog, held.followed) = (catalog, Instant::now());
         let (hold, catalog, views) = (&held.hold, &held.catalog, &held.views);
         // What feeds nothing is skipped before the first view is taken up.
         let first = {

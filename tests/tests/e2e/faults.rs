@@ -160,6 +160,13 @@ async fn survive(seed: u64) {
         tokio::runtime::Handle::current(),
         Patience { cut: Duration::from_secs(5), absorb: Duration::from_secs(20) },
     ));
+    // What a store loses while nothing is written is noticed by looking, as at a store that others can reach.
+    let mut limits = stratus_speed::Limits { shared: true, ..Default::default() };
+    if seed % 2 == 1 {
+        // Many small batches at once.
+        let linger = Duration::from_millis(1);
+        limits = stratus_speed::Limits { batch_bytes: 4 << 10, linger, max_pending: 5, tasks: 3, ..limits };
+    }
     let speed = SpeedLayer {
         source: source.clone(),
         log: Arc::new(log.clone()),
@@ -168,8 +175,7 @@ async fn survive(seed: u64) {
         dimensions: Arc::<Stands>::clone(&stands),
         codec: CodecOptions::default(),
         shards: 3,
-        // What a store loses while nothing is written is noticed by looking, as at a store that others can reach.
-        limits: stratus_speed::Limits { shared: true, ..Default::default() },
+        limits,
     };
     let ingester = Ingester {
         source: source.clone(),
