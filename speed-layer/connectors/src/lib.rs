@@ -2,5 +2,6 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+pub mod drpc;
 pub mod kafka;
 pub mod redis;

@@ -42,6 +42,12 @@ pub enum DrpcError {
         /// What went wrong.
         why: String,
     },
+    /// The topology that was to answer has ended, or began anew.
+    #[error("the topology that answers function `{function}` has ended")]
+    Ended {
+        /// The function.
+        function: String,
+    },
     /// No answer came in time.
     #[error("function `{function}` did not answer within {after:?}")]
     TimedOut {
@@ -53,6 +59,9 @@ pub enum DrpcError {
 }
 
 type Answer = Result<String, String>;
+
+/// So many calls may wait before those whose callers have gone are looked for.
+const MOST_WAITING: usize = 1_024;
 
 /// The calls of one function.
 #[derive(Default)]
@@ -99,15 +108,17 @@ impl DrpcServer {
             let mut functions = self.lock();
             let known = functions.keys().cloned().collect::<Vec<_>>().join(", ");
             let calls = functions.get_mut(function).ok_or(DrpcError::Unknown { function: name(), known })?;
+            if calls.waiting.len() >= MOST_WAITING {
+                // While no topology takes calls up, those that nobody waits for any more stay here.
+                calls.waiting.retain(|(_, answer)| !answer.is_closed());
+            }
             calls.waiting.push_back((arguments.to_owned(), answer));
         }
         match tokio::time::timeout(self.timeout, answered).await {
             Err(_) => Err(DrpcError::TimedOut { function: name(), after: self.timeout }),
             Ok(Ok(Ok(rows))) => Ok(rows),
             Ok(Ok(Err(why))) => Err(DrpcError::Failed { function: name(), why }),
-            Ok(Err(_)) => {
-                Err(DrpcError::Failed { function: name(), why: "its topology has ended".to_owned() })
-            }
+            Ok(Err(_)) => Err(DrpcError::Ended { function: name() }),
         }
     }
 
@@ -144,6 +155,11 @@ impl TridentSpout for DrpcSpout {
 
     fn kind(&self) -> SpoutKind {
         SpoutKind::NonTransactional
+    }
+
+    fn stands_alone(&self) -> bool {
+        // A call is a batch.
+        true
     }
 
     fn pace(&self) -> Option<Pace> {

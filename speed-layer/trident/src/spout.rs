@@ -41,6 +41,11 @@ pub trait TridentSpout: Send + Sync + 'static {
         None
     }
 
+    /// Whether its batches are nobody else's: streams of it cannot be put together with those of other spouts.
+    fn stands_alone(&self) -> bool {
+        false
+    }
+
     /// The one that says what is in a batch. There is one at a time.
     ///
     /// # Errors

@@ -112,6 +112,14 @@ impl TridentTopology {
                     _ => None,
                 })
                 .collect();
+            if spouts.len() > 1
+                && let Some((name, _)) = spouts.iter().find(|(_, spout)| spout.stands_alone())
+            {
+                let others: Vec<&str> =
+                    spouts.iter().map(|(other, _)| other.as_str()).filter(|other| other != name).collect();
+                let why = format!("its calls cannot be put together with tuples of {}", others.join(", "));
+                return Err(TridentError::Misfit { operation: format!("stream {name}"), why });
+            }
             let pace = spouts.iter().find_map(|(_, spout)| spout.pace()).unwrap_or_else(|| self.pace.clone());
             let spouts = Arc::new(spouts);
             let make = move || MasterCoordinator::new(Arc::clone(&spouts), pace.clone());

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, missing_docs)]
 
 mod broker;
+mod drpc;
 mod guarantees;
 mod judge;
 #[allow(dead_code, reason = "its main is not run here")]

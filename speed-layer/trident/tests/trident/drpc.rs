@@ -48,6 +48,21 @@ async fn words_are_counted_and_asked_for() {
     run(&topology, test).await;
 }
 
+#[test]
+fn calls_are_not_put_together_with_other_streams() {
+    let (spout, server) = (FeederBatchSpout::new(text("args")), DrpcServer::default());
+    let topology = TridentTopology::new();
+    let calls = topology.new_drpc_stream("words", &server);
+    calls.merge(&[&topology.new_stream("sentences", spout)]).returns("words", &server);
+    let error = topology.build().unwrap_err().to_string();
+    assert!(error.contains("drpc-words") && error.contains("sentences"), "{error}");
+    let topology = TridentTopology::new();
+    let calls = topology.new_drpc_stream("one", &server);
+    calls.merge(&[&topology.new_drpc_stream("other", &server)]).returns("one", &server);
+    let error = topology.build().unwrap_err().to_string();
+    assert!(error.contains("drpc-one") && error.contains("drpc-other"), "{error}");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_call_that_fails_is_told_so_and_the_next_one_works() {
     let (server, topology) = (DrpcServer::new(Duration::from_secs(3)), TridentTopology::new());
