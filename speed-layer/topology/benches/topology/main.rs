@@ -7,10 +7,16 @@
 //! TOPOLOGY_SECONDS=5 <the bench> --bench words
 //! ```
 //!
+//! `text` is word count over the lines of a novel. Then the latencies at a tenth of the peak of one executor, acked, in
+//! microseconds from the moment at which each tuple was due.
+//!
 //! Prints one JSON line per case. `ratio` is the topology's time over the plain function's; `allocations` are per batch
 //! of 4,096 rows and hop.
 
 #![allow(clippy::unwrap_used, missing_docs, unsafe_code)]
+
+mod latency;
+mod text;
 
 use std::{
     alloc::{GlobalAlloc, Layout, System},
@@ -86,7 +92,7 @@ fn lines() -> RecordBatch {
     RecordBatch::try_new(payload(), vec![Arc::new(StringArray::from(lines))]).unwrap()
 }
 
-/// Emits one batch again and again; at a rate, if there is one, and then says when each was due.
+/// Emits one batch again and again.
 #[derive(Clone)]
 struct ConstSpout {
     rows: RecordBatch,
@@ -199,6 +205,7 @@ enum Shape {
     Null,
     Id,
     Words,
+    Text,
 }
 
 impl Shape {
@@ -207,12 +214,29 @@ impl Shape {
     }
 }
 
+fn rows(shape: Shape) -> RecordBatch {
+    match shape {
+        Shape::Null | Shape::Id => payloads(),
+        Shape::Words => lines(),
+        Shape::Text => text::lines(),
+    }
+}
+
 fn topology(shape: Shape, acked: bool, executors: usize, done: &Arc<AtomicU64>) -> Topology {
-    let rows = if shape == Shape::Words { lines() } else { payloads() };
+    let spout = ConstSpout { rows: rows(shape), acked, done: Arc::default() };
+    topology_of(shape, acked, executors, done, move || spout.clone())
+}
+
+fn topology_of<S: Spout>(
+    shape: Shape,
+    acked: bool,
+    executors: usize,
+    done: &Arc<AtomicU64>,
+    spout: impl Fn() -> S + Send + Sync + 'static,
+) -> Topology {
     let mut builder = TopologyBuilder::new();
     builder.config(TopologyConfig { ackers: usize::from(acked), ..TopologyConfig::default() });
-    let spout = ConstSpout { rows, acked, done: Arc::default() };
-    builder.set_spout("spout", move || spout.clone(), 1);
+    builder.set_spout("spout", spout, 1);
     let done = Arc::clone(done);
     let null = NullBolt(Arc::clone(&done));
     match shape {
@@ -223,7 +247,7 @@ fn topology(shape: Shape, acked: bool, executors: usize, done: &Arc<AtomicU64>) 
             builder.set_bolt("id", || IdBolt, executors).local_or_shuffle_grouping("spout");
             builder.set_bolt("null", move || null.clone(), executors).local_or_shuffle_grouping("id");
         }
-        Shape::Words => {
+        Shape::Words | Shape::Text => {
             builder.set_bolt("split", || SplitBolt, executors).shuffle_grouping("spout");
             let counter = move || CountBolt(HashMap::new(), Arc::clone(&done));
             builder.set_bolt("count", counter, executors).input("split", Grouping::fields(&["payload"]));
@@ -252,14 +276,14 @@ fn measured(shape: Shape, acked: bool, executors: usize, time: Duration) -> (f64
 
 /// Tuples a second of the same work in one function: what it splits, hashes and copies for its executors.
 fn plain(shape: Shape, executors: usize, time: Duration) -> f64 {
-    let rows = if shape == Shape::Words { lines() } else { payloads() };
+    let rows = rows(shape);
     let (mut counts, mut hashes) = (vec![HashMap::new(); executors], Vec::new());
     let (began, mut tuples) = (Instant::now(), 0_u64);
     while began.elapsed() < time {
         match shape {
             Shape::Null => tuples += black_box(rows.clone()).num_rows() as u64,
             Shape::Id => tuples += black_box(black_box(rows.clone()).clone()).num_rows() as u64,
-            Shape::Words => {
+            Shape::Words | Shape::Text => {
                 let (words, from) = split(&rows);
                 black_box(from);
                 hash_rows(words.columns(), &mut hashes).unwrap();
@@ -285,7 +309,8 @@ fn main() {
     let seconds =
         std::env::var("TOPOLOGY_SECONDS").ok().and_then(|seconds| seconds.parse().ok()).unwrap_or(2.0);
     let time = Duration::from_secs_f64(seconds);
-    for (name, shape) in [("null", Shape::Null), ("id", Shape::Id), ("words", Shape::Words)] {
+    let shapes = [("null", Shape::Null), ("id", Shape::Id), ("words", Shape::Words), ("text", Shape::Text)];
+    for (name, shape) in shapes {
         if !asked.is_empty() && !asked.iter().any(|asked| asked == name) {
             continue;
         }
@@ -300,5 +325,20 @@ fn main() {
                 1e9 / rate,
             );
         }
+        let (peak, _) = measured(shape, true, 1, time);
+        // Word count counts words at its end, and its spout emits lines.
+        let rows = rows(shape);
+        let of_each = if shape.hops() == 2 && shape != Shape::Id { split(&rows).1.len() } else { ROWS };
+        // A batch each millisecond, of no more than its rows.
+        let rate = (peak / 10.0 * ROWS as f64 / of_each as f64).min(ROWS as f64 * 1_000.0);
+        let latencies = latency::measured(shape, rate, time);
+        println!(
+            "{{\"case\":\"{name}\",\"spout_tuples_per_s\":{rate:.0},\"latency_p50_us\":{},\"latency_p99_us\":{},\
+             \"latency_max_us\":{},\"tuples\":{}}}",
+            latencies.value_at_quantile(0.5),
+            latencies.value_at_quantile(0.99),
+            latencies.max(),
+            latencies.len(),
+        );
     }
 }
