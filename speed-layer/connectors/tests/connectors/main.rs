@@ -4,6 +4,7 @@
 
 mod broker;
 mod drpc;
+mod exactly_once;
 mod guarantees;
 mod judge;
 #[allow(dead_code, reason = "its main is not run here")]
