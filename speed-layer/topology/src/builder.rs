@@ -1,151 +1,25 @@
 //! Builds topologies, and refuses those that cannot work.
 
+mod checks;
+mod error;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
 };
 
-use arrow::array::new_empty_array;
-use thiserror::Error;
+use checks::{check_component_config, check_config, check_cycles, check_id, check_input};
+pub use error::TopologyError;
 
 use crate::{
     bolt::Bolt,
     config::{ComponentConfig, TopologyConfig},
     declare::{DEFAULT_STREAM, OutputFieldsDeclarer, SYSTEM_STREAM, StreamDeclaration, system_schema},
     grouping::Grouping,
-    hash::hash_rows,
     lineage::TaskId,
     spout::Spout,
     topology::{BoltFactory, Component, Part, SpoutFactory, StreamRef, Subscription, Topology},
 };
-
-/// Why a topology cannot run.
-#[derive(Debug, Error, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum TopologyError {
-    /// Two components, streams of one, or fields of one have the same name.
-    #[error("{what} `{id}` is declared twice")]
-    Twice {
-        /// What it is.
-        what: &'static str,
-        /// Its id.
-        id: String,
-    },
-    /// Ids that begin with two underscores are the engine's.
-    #[error("{what} `{id}` cannot be named so: an id is not empty and does not begin with `__`")]
-    Reserved {
-        /// What it is.
-        what: &'static str,
-        /// Its id.
-        id: String,
-    },
-    /// Neither zero executors nor fewer tasks than executors make sense.
-    #[error(
-        "component `{component}` has {executors} executors for {tasks} tasks: at least one of each, and no executor without a task"
-    )]
-    Parallelism {
-        /// The component.
-        component: String,
-        /// Its executors.
-        executors: usize,
-        /// Its tasks.
-        tasks: usize,
-    },
-    /// A topology without a spout does nothing.
-    #[error("the topology has no spout: add one with set_spout")]
-    NoSpout,
-    /// A subscription names a component that does not exist.
-    #[error("bolt `{bolt}` listens to component `{component}`, which does not exist")]
-    UnknownComponent {
-        /// The listener.
-        bolt: String,
-        /// The unknown component.
-        component: String,
-    },
-    /// A subscription names a stream that its component does not declare.
-    #[error(
-        "bolt `{bolt}` listens to stream `{stream}` of component `{component}`, which declares only {declared}"
-    )]
-    UnknownStream {
-        /// The listener.
-        bolt: String,
-        /// The source.
-        component: String,
-        /// The unknown stream.
-        stream: String,
-        /// What there is.
-        declared: String,
-    },
-    /// A grouping names a field that the stream does not have.
-    #[error(
-        "bolt `{bolt}` groups stream `{stream}` by field `{field}`, which it does not have: its fields are {declared}"
-    )]
-    UnknownField {
-        /// The listener.
-        bolt: String,
-        /// The stream.
-        stream: StreamRef,
-        /// The unknown field.
-        field: String,
-        /// What there is.
-        declared: String,
-    },
-    /// A grouping by no field at all.
-    #[error(
-        "bolt `{bolt}` groups stream `{stream}` by no field: name at least one, or use the global grouping"
-    )]
-    NoField {
-        /// The listener.
-        bolt: String,
-        /// The stream.
-        stream: StreamRef,
-    },
-    /// Values of a field's type have no hash.
-    #[error(
-        "bolt `{bolt}` groups stream `{stream}` by field `{field}` of type {kind}, which cannot be hashed"
-    )]
-    UnhashableField {
-        /// The listener.
-        bolt: String,
-        /// The stream.
-        stream: StreamRef,
-        /// The field.
-        field: String,
-        /// Its type.
-        kind: String,
-    },
-    /// Only direct streams take the direct grouping, and only that.
-    #[error(
-        "bolt `{bolt}` listens to stream `{stream}` by the {grouping} grouping, but the stream is {declared}"
-    )]
-    Direct {
-        /// The listener.
-        bolt: String,
-        /// The stream.
-        stream: StreamRef,
-        /// The grouping's name.
-        grouping: &'static str,
-        /// How the stream is declared.
-        declared: &'static str,
-    },
-    /// Bolts that wait for one another's room could wait for ever.
-    #[error("the bolts {0} form a cycle, which could wait for its own room for ever")]
-    Cycle(String),
-    /// A number of the configuration is zero.
-    #[error("{0} must be at least 1")]
-    Zero(&'static str),
-    /// A time of the configuration is zero.
-    #[error("{0} must be more than zero")]
-    NoTime(&'static str),
-    /// A setting of a component is wrong.
-    #[error("{}", of_component(.component, .why))]
-    Setting {
-        /// The component.
-        component: String,
-        /// What is wrong.
-        why: Box<Self>,
-    },
-}
 
 /// Puts a topology together.
 #[derive(Default)]
@@ -393,135 +267,4 @@ impl BoltDeclarer<'_> {
     pub fn direct_grouping(self, component: &str, stream: &str) -> Self {
         self.input_stream(component, stream, Grouping::Direct)
     }
-}
-
-/// An error about a setting, which begins with its name, with the component that it is of.
-fn of_component(component: &str, why: &TopologyError) -> String {
-    match why {
-        TopologyError::Zero(name) => format!("{name} of component `{component}` must be at least 1"),
-        TopologyError::NoTime(name) => format!("{name} of component `{component}` must be more than zero"),
-        other => format!("component `{component}`: {other}"),
-    }
-}
-
-fn check_component_config(config: &ComponentConfig) -> Result<(), TopologyError> {
-    let counts = [
-        ("max_spout_pending", config.max_spout_pending),
-        ("queue_rows", config.queue_rows),
-        ("queue_bytes", config.queue_bytes),
-    ];
-    if let Some((name, _)) = counts.iter().find(|(_, count)| *count == Some(0)) {
-        return Err(TopologyError::Zero(name));
-    }
-    // Nothing but ticks would ever come.
-    if config.tick.is_some_and(|tick| tick.is_zero()) {
-        return Err(TopologyError::NoTime("tick"));
-    }
-    Ok(())
-}
-
-fn check_config(config: &TopologyConfig) -> Result<(), TopologyError> {
-    if config.message_timeout.is_zero() {
-        return Err(TopologyError::NoTime("message_timeout"));
-    }
-    let counts = [
-        ("max_spout_pending", config.max_spout_pending),
-        ("batch_rows", config.batch_rows),
-        ("queue_rows", config.queue_rows),
-        ("queue_bytes", config.queue_bytes),
-    ];
-    match counts.iter().find(|(_, count)| *count == 0) {
-        Some((name, _)) => Err(TopologyError::Zero(name)),
-        None => Ok(()),
-    }
-}
-
-fn check_id(what: &'static str, id: &str) -> Result<(), TopologyError> {
-    if id.is_empty() || id.starts_with("__") {
-        return Err(TopologyError::Reserved { what, id: id.to_owned() });
-    }
-    Ok(())
-}
-
-fn check_input(
-    components: &BTreeMap<String, Component>,
-    bolt: &str,
-    input: &Subscription,
-) -> Result<(), TopologyError> {
-    let source = &input.source;
-    let bolt = bolt.to_owned();
-    let Some(component) = components.get(&source.component) else {
-        return Err(TopologyError::UnknownComponent { bolt, component: source.component.clone() });
-    };
-    let Some(stream) = component.streams.get(&source.stream) else {
-        let declared: Vec<&str> = component.streams.keys().map(String::as_str).collect();
-        return Err(TopologyError::UnknownStream {
-            bolt,
-            component: source.component.clone(),
-            stream: source.stream.clone(),
-            declared: declared.join(", "),
-        });
-    };
-    if stream.direct != matches!(input.grouping, Grouping::Direct) {
-        let declared = if stream.direct { "direct" } else { "not direct" };
-        return Err(TopologyError::Direct {
-            bolt,
-            stream: source.clone(),
-            grouping: input.grouping.name(),
-            declared,
-        });
-    }
-    let Some(fields) = input.grouping.key() else { return Ok(()) };
-    if fields.is_empty() {
-        return Err(TopologyError::NoField { bolt, stream: source.clone() });
-    }
-    for field in fields {
-        let Ok(declared) = stream.schema.field_with_name(field) else {
-            let declared: Vec<&str> =
-                stream.schema.fields().iter().map(|field| field.name().as_str()).collect();
-            let declared = declared.join(", ");
-            return Err(TopologyError::UnknownField {
-                bolt,
-                stream: source.clone(),
-                field: field.clone(),
-                declared,
-            });
-        };
-        if hash_rows(&[new_empty_array(declared.data_type())], &mut Vec::new()).is_err() {
-            let kind = declared.data_type().to_string();
-            return Err(TopologyError::UnhashableField {
-                bolt,
-                stream: source.clone(),
-                field: field.clone(),
-                kind,
-            });
-        }
-    }
-    Ok(())
-}
-
-/// Takes away, again and again, who listens only to what is already gone, and whom nobody listens to who is left: what
-/// stays is on a cycle, or between two.
-fn check_cycles(components: &BTreeMap<String, Component>) -> Result<(), TopologyError> {
-    let mut left: BTreeSet<&str> = components.keys().map(String::as_str).collect();
-    loop {
-        let waits = |id: &&str| {
-            components[*id].inputs.iter().any(|input| left.contains(input.source.component.as_str()))
-        };
-        let delays = |id: &&str| {
-            let delayed =
-                |other: &&str| components[*other].inputs.iter().any(|input| input.source.component == *id);
-            left.iter().any(delayed)
-        };
-        let waiting: BTreeSet<&str> = left.iter().copied().filter(|id| waits(id) && delays(id)).collect();
-        if waiting.len() == left.len() {
-            break;
-        }
-        left = waiting;
-    }
-    if left.is_empty() {
-        return Ok(());
-    }
-    let names: Vec<String> = left.iter().map(|id| format!("`{id}`")).collect();
-    Err(TopologyError::Cycle(names.join(", ")))
 }

@@ -105,6 +105,11 @@ impl OutputStats {
         self.complete_latency.record(latency, tuples);
     }
 
+    /// Tuples of a spout count as acked, since there are no ackers. How long their trees took nobody knows.
+    pub(crate) fn unfollowed(&self, tuples: usize) {
+        self.acked.fetch_add(tuples as u64, Relaxed);
+    }
+
     /// Trees of a spout's tuples failed.
     pub(crate) fn failed(&self, tuples: usize, reason: &FailReason) {
         self.failed.fetch_add(tuples as u64, Relaxed);

@@ -196,6 +196,7 @@ impl SpoutOutputCollector {
             self.router.send(outgoing).await?;
             if !matches!(ids, MessageIds::None) {
                 self.done.extend((0..count as u32).map(|row| ids.of(row)));
+                self.router.streams[stream].stats.unfollowed(count);
             }
             return Ok(());
         }

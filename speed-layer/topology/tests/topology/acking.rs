@@ -222,6 +222,7 @@ async fn without_ackers_tuples_are_acked_as_soon_as_they_are_emitted() {
     until("acks", || feeder.look().acked.len() == 10).await;
     assert_eq!(feeder.acks(), (5..15).collect::<Vec<_>>());
     assert_eq!(feeder.failures(), []);
+    assert_eq!(cluster.metrics(NAME).unwrap().components["spout"].outputs["default"].acked, 10);
     end(&cluster).await;
 }
 

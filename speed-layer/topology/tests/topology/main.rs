@@ -8,6 +8,7 @@ mod emissions;
 mod flow;
 mod groupings;
 mod kit;
+mod labels;
 mod lifecycle;
 mod metrics;
 mod order;
