@@ -9,3 +9,4 @@ mod log;
 mod redb;
 mod redis;
 mod stores;
+mod yahoo;
