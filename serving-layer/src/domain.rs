@@ -41,7 +41,7 @@ impl Value {
             | (ScalarValue::Boolean(_), DataType::Boolean) => literal.clone(),
             _ => return None,
         };
-        let row = encode_rows(&[same.to_array().ok()?]).ok()?.pop()?;
+        let row = encode_rows(&[same.to_array().ok()?], 1).ok()?.pop()?;
         Some(Self::Text(row.strip_prefix('[')?.strip_suffix(']')?.to_owned()))
     }
 

@@ -118,9 +118,9 @@ fn counted(
 
 /// States as rows of the stream.
 fn encoded(feed: &Feed, states: &RecordBatch, shards: u32) -> Result<RecordBatch, SpeedError> {
+    let count = states.num_rows();
     let (keys, states) = states.columns().split_at(feed.view.keys);
-    let (keys, states) = (encode_rows(keys)?, encode_rows(states)?);
-    let count = keys.len();
+    let (keys, states) = (encode_rows(keys, count)?, encode_rows(states, count)?);
     let of: Int32Array = keys.iter().map(|key| Some(shard_of(key, shards) as i32)).collect();
     let view = feed.scope.view.to_string();
     let columns: Vec<ArrayRef> = vec![

@@ -161,7 +161,8 @@ impl MergeStates {
                 plan.run(vec![decoded(view, &merge)?]).await.map_err(|error| view.failure(&error))?;
             for merged in &merged {
                 let (keys, states) = merged.columns().split_at(view.keys);
-                for (key, after) in encode_rows(keys)?.into_iter().zip(encode_rows(states)?) {
+                let rows = merged.num_rows();
+                for (key, after) in encode_rows(keys, rows)?.into_iter().zip(encode_rows(states, rows)?) {
                     let shard = shard_of(&key, batch.hold.shards.count());
                     let before = held.get(key.as_str()).cloned();
                     change(commits, shard, feed, &key, before, after);

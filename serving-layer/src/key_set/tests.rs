@@ -178,7 +178,7 @@ proptest! {
         let mask = session.create_physical_expr(all, &schema).unwrap().evaluate(&rows).unwrap();
         let mask = mask.into_array(rows.num_rows()).unwrap();
         // The last column is a float, which is never narrowed: the sets are of the columns before it.
-        let texts = encode_rows(&rows.columns()[..6]).unwrap();
+        let texts = encode_rows(&rows.columns()[..6], rows.num_rows()).unwrap();
         let keys = keys();
         for filters in [filters, simplified] {
             if let KeySet::Keys(found) = left_by(&filters, &keys[..6]) {
@@ -189,7 +189,7 @@ proptest! {
             }
             let with_floats = left_by(&filters, &keys);
             if let KeySet::Keys(found) = with_floats {
-                let texts = encode_rows(rows.columns()).unwrap();
+                let texts = encode_rows(rows.columns(), rows.num_rows()).unwrap();
                 for (row, key) in texts.iter().enumerate() {
                     let left = mask.is_valid(row) && mask.as_boolean().value(row);
                     prop_assert!(!left || found.contains(key), "{key} is missing from {found:?}");

@@ -257,7 +257,7 @@ impl World {
             let (key_fields, state_fields) = schema.fields().split_at(live.keys);
             let mut before = Vec::new();
             for batch in &states {
-                for key in encode_rows(&batch.columns()[..live.keys]).unwrap() {
+                for key in encode_rows(&batch.columns()[..live.keys], batch.num_rows()).unwrap() {
                     before.extend(self.held.get(&(scope, key.clone())).cloned().map(|state| (key, state)));
                 }
             }
@@ -271,7 +271,9 @@ impl World {
             }
             for batch in live.merge.run(states).await.unwrap() {
                 let (keys, states) = batch.columns().split_at(live.keys);
-                for (key, after) in encode_rows(keys).unwrap().into_iter().zip(encode_rows(states).unwrap()) {
+                let encoded = |columns| encode_rows(columns, batch.num_rows()).unwrap();
+                let (keys, states) = (encoded(keys), encoded(states));
+                for (key, after) in keys.into_iter().zip(states) {
                     let before = self.held.insert((scope, key.clone()), after.clone());
                     changes.entry(shard_of(&key, SHARDS)).or_default().push(Change {
                         scope,

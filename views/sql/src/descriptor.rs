@@ -148,6 +148,8 @@ mod tests {
             let column = StateColumn { name: "a0_s0".to_owned(), data_type };
             let json = serde_json::to_string(&column).unwrap();
             assert_eq!(serde_json::from_str::<StateColumn>(&json).unwrap(), column, "{json}");
+            // What a version can hold, a shard can hold, too.
+            assert!(stratus_seam::encoding::supports(&column.data_type), "{json}");
         }
         assert!(serde_json::from_str::<StateColumn>(r#"{"name":"x","type":"blob"}"#).is_err());
     }

@@ -128,7 +128,7 @@ impl TextStates {
 
 fn text(state: &[ScalarValue]) -> Result<String> {
     let columns = state.iter().map(ScalarValue::to_array).collect::<Result<Vec<_>>>()?;
-    let rows = encode_rows(&columns).map_err(|error| DataFusionError::External(Box::new(error)))?;
+    let rows = encode_rows(&columns, 1).map_err(|error| DataFusionError::External(Box::new(error)))?;
     rows.into_iter().next().ok_or_else(|| DataFusionError::Internal("a state without columns".to_owned()))
 }
 

@@ -84,7 +84,8 @@ impl View {
         let descriptor = describe(&definition);
         // A type that no state has would otherwise be found when the first version is published.
         for column in descriptor.keys.iter().chain(&descriptor.states) {
-            if crate::descriptor::text(&column.data_type).is_none() {
+            let kept = stratus_seam::encoding::supports(&column.data_type);
+            if !kept || crate::descriptor::text(&column.data_type).is_none() {
                 return Err(SqlError::refused(format!("{} cannot be kept as a state", column.data_type)));
             }
         }

@@ -34,7 +34,7 @@ impl Processor for AnswerProcessor {
         rows: RecordBatch,
         _out: &mut Vec<RecordBatch>,
     ) -> Result<(), TaskError> {
-        own::<Vec<String>>(state)?.extend(encode_rows(rows.columns())?);
+        own::<Vec<String>>(state)?.extend(encode_rows(rows.columns(), rows.num_rows())?);
         Ok(())
     }
 

@@ -167,7 +167,7 @@ impl<C: CombinerAggregator, S: MapState<C::Value>> StateUpdater<S> for CombineVa
         rows: &RecordBatch,
         out: &mut TridentCollector,
     ) -> Result<(), TaskError> {
-        let keys = encode_rows(&rows.columns()[..self.keys])?;
+        let keys = encode_rows(&rows.columns()[..self.keys], rows.num_rows())?;
         let values: Vec<C::Value> =
             tuples(rows).map(|tuple| tuple.get(self.keys)).collect::<Result<_, _>>()?;
         let combiner = self.combiner.clone();
@@ -197,7 +197,7 @@ impl<R: ReducerAggregator, S: MapState<R::Value>> StateUpdater<S> for ReduceValu
         rows: &RecordBatch,
         out: &mut TridentCollector,
     ) -> Result<(), TaskError> {
-        let encoded = encode_rows(&rows.columns()[..self.keys])?;
+        let encoded = encode_rows(&rows.columns()[..self.keys], rows.num_rows())?;
         // Each key once, with its rows.
         let mut places: std::collections::BTreeMap<&str, Vec<u32>> = std::collections::BTreeMap::new();
         for (row, key) in encoded.iter().enumerate() {
@@ -260,7 +260,7 @@ impl<V: TridentValue, S: MapState<V>> QueryFunction<S> for MapGet<V> {
         state: &mut S,
         rows: &RecordBatch,
     ) -> Result<Vec<ArrayRef>, TaskError> {
-        let keys = encode_rows(rows.columns())?;
+        let keys = encode_rows(rows.columns(), rows.num_rows())?;
         let values = state.multi_get(&keys).await?;
         let mut builder = RowBuilder::new(Arc::clone(&self.fields), values.len())?;
         for value in values {
