@@ -60,7 +60,15 @@ pub(crate) struct GroupBolt {
     /// Attempts below these were replaced; what still comes of them is nobody's.
     attempts: BTreeMap<u64, u64>,
     listeners: Vec<TaskId>,
-    reports: usize,
+    /// How many tasks report before the commit, and how many only then.
+    reports: Reports,
+}
+
+/// Words of tasks, by when they come.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Reports {
+    early: usize,
+    late: usize,
 }
 
 /// What the tasks of a group have in common.
@@ -71,6 +79,8 @@ pub(crate) struct GroupSpec {
     pub(crate) sources: Vec<Source>,
     /// The components that report to this one.
     pub(crate) upstream: BTreeSet<String>,
+    /// Those of them whose words come only while the batch commits: they write a state, or are behind one that does.
+    pub(crate) late: BTreeSet<String>,
     /// The components that this one reports to.
     pub(crate) downstream: BTreeSet<String>,
     pub(crate) commits: bool,
@@ -83,7 +93,9 @@ struct Batch {
     attempt: u64,
     received: u64,
     expected: u64,
-    reports: usize,
+    reports: Reports,
+    /// Whether it is this batch's turn to commit.
+    committing: bool,
     states: operations::States,
     /// The words that are acked when this task is done with the batch.
     held: Vec<Tuples>,
@@ -110,7 +122,7 @@ impl GroupBolt {
             batches: BTreeMap::new(),
             attempts: BTreeMap::new(),
             listeners: Vec::new(),
-            reports: 0,
+            reports: Reports::default(),
         }
     }
 
@@ -124,12 +136,19 @@ impl GroupBolt {
             *latest = attempt.attempt;
             self.batches.remove(&attempt.txid);
         }
+        if !self.batches.contains_key(&attempt.txid) {
+            // Far fewer are ever under way. Those of calls that failed are not asked for again.
+            let forgotten = attempt.txid.saturating_sub(REMEMBERED);
+            self.batches.retain(|txid, _| *txid > forgotten);
+            self.attempts.retain(|txid, _| *txid > forgotten);
+        }
         let operations = &mut self.operations;
         Some(self.batches.entry(attempt.txid).or_insert_with(|| Batch {
             attempt: attempt.attempt,
             received: 0,
             expected: 0,
-            reports: 0,
+            reports: Reports::default(),
+            committing: false,
             states: operations.start_batch(attempt),
             held: Vec::new(),
             sent: BTreeMap::new(),
@@ -172,6 +191,7 @@ impl GroupBolt {
         tracing::warn!(%attempt, "a batch fails: {why}");
         if let Some(batch) = self.batch(attempt) {
             batch.phase = Phase::Failed(why.to_string());
+            batch.states.clear();
             let held = std::mem::take(&mut batch.held);
             held.iter().for_each(|tuples| out.fail(tuples, why));
         }
@@ -218,7 +238,7 @@ impl GroupBolt {
                 }
             }
         }
-        self.complete(attempt, out).await
+        self.proceed(attempt, out).await
     }
 
     async fn on_rows(
@@ -254,7 +274,8 @@ impl GroupBolt {
     ) -> Result<(), EmitError> {
         let counts: i64 = input.rows().column(0).as_primitive::<Int64Type>().values().iter().sum();
         let words = input.len();
-        let expected_reports = self.reports;
+        let late = self.spec.late.contains(input.source_component());
+        let waits_for_commit = !self.spec.late.is_empty();
         let Some(batch) = self.batch(attempt) else {
             out.ack(&input);
             return Ok(());
@@ -263,10 +284,38 @@ impl GroupBolt {
             out.fail(&input, why);
             return Ok(());
         }
-        batch.reports += words;
         batch.expected += counts as u64;
-        batch.held.push(input);
-        if batch.reports < expected_reports {
+        if late {
+            batch.reports.late += words;
+            batch.held.push(input);
+        } else {
+            batch.reports.early += words;
+            if waits_for_commit {
+                // The others report only when the batch commits, and it does so only if this is acked.
+                out.ack(&input);
+            } else {
+                batch.held.push(input);
+            }
+        }
+        self.proceed(attempt, out).await
+    }
+
+    /// Goes on with a batch as far as what has come allows.
+    async fn proceed(
+        &mut self,
+        attempt: TransactionAttempt,
+        out: &mut OutputCollector,
+    ) -> Result<(), EmitError> {
+        let (all, commits) = (self.reports, self.spec.commits);
+        let Some(batch) = self.batch(attempt) else { return Ok(()) };
+        let begun_to_commit = batch.committing || batch.reports.late > 0;
+        if begun_to_commit && batch.reports.early < all.early {
+            // All tasks have seen the whole batch before it commits: this one lost its memory since.
+            let why = format!("batch {attempt} is to be committed, but this task does not have it");
+            self.fail(attempt, &why, out);
+            return Ok(());
+        }
+        if batch.reports != all {
             return Ok(());
         }
         if batch.received != batch.expected {
@@ -274,24 +323,15 @@ impl GroupBolt {
             self.fail(attempt, &why, out);
             return Ok(());
         }
-        self.complete(attempt, out).await
-    }
-
-    /// All tuples of a batch have come.
-    async fn complete(
-        &mut self,
-        attempt: TransactionAttempt,
-        out: &mut OutputCollector,
-    ) -> Result<(), EmitError> {
-        if !self.spec.commits {
-            return self.finish(attempt, out).await;
-        }
-        // The rest is done at the commit, in the order of the transactions.
-        if let Some(batch) = self.batch(attempt) {
+        if commits && !batch.committing {
+            // The rest is done at the commit, in the order of the transactions.
             batch.phase = Phase::Complete;
-            std::mem::take(&mut batch.held).iter().for_each(|tuples| out.ack(tuples));
+            if all.late == 0 {
+                std::mem::take(&mut batch.held).iter().for_each(|tuples| out.ack(tuples));
+            }
+            return Ok(());
         }
-        Ok(())
+        self.finish(attempt, out).await
     }
 
     async fn on_commit(
@@ -302,16 +342,19 @@ impl GroupBolt {
     ) -> Result<(), EmitError> {
         let committed = input.rows().column(0).as_primitive::<Int64Type>().values()[0];
         self.forget(committed as u64);
-        match self.batches.get_mut(&attempt.txid).filter(|batch| batch.attempt == attempt.attempt) {
-            Some(batch) if batch.phase == Phase::Complete => {
+        // Where states follow on one another, this may be the first that a task hears of a batch.
+        let may_begin = self.reports.early == 0 && self.reports.late > 0;
+        let known = self.batches.get(&attempt.txid).is_some_and(|batch| batch.attempt == attempt.attempt);
+        let batch = if known || may_begin { self.batch(attempt) } else { None };
+        match batch {
+            Some(batch) if !matches!(batch.phase, Phase::Failed(_)) => {
+                batch.committing = true;
                 batch.held.push(input);
-                self.finish(attempt, out).await
+                self.proceed(attempt, out).await
             }
             _ => {
-                out.fail(
-                    &input,
-                    format!("batch {attempt} is to be committed, but this task does not have it"),
-                );
+                let why = format!("batch {attempt} is to be committed, but this task does not have it");
+                out.fail(&input, why);
                 Ok(())
             }
         }
@@ -349,8 +392,6 @@ impl GroupBolt {
             out.emit_direct(*task, COORD, rows, Anchors::Every(&anchors)).await?;
         }
         held.iter().for_each(|tuples| out.ack(tuples));
-        // Far fewer are ever under way.
-        self.forget(attempt.txid.saturating_sub(REMEMBERED));
         Ok(())
     }
 }
@@ -369,7 +410,9 @@ impl Bolt for GroupBolt {
         self.operations = spec.operations.make()?;
         self.operations.prepare(context).await?;
         self.listeners = spec.downstream.iter().flat_map(|id| context.component_tasks(id).to_vec()).collect();
-        self.reports = spec.upstream.iter().map(|id| context.component_tasks(id).len()).sum();
+        let (late, early): (Vec<_>, Vec<_>) = spec.upstream.iter().partition(|id| spec.late.contains(*id));
+        let tasks = |of: Vec<&String>| of.into_iter().map(|id| context.component_tasks(id).len()).sum();
+        self.reports = Reports { early: tasks(early), late: tasks(late) };
         if let Some((_, spout)) = &spec.spout {
             self.emitter = Some(spout.emitter(context).await?);
         }
@@ -378,13 +421,22 @@ impl Bolt for GroupBolt {
 
     async fn execute(&mut self, input: Tuples, out: &mut OutputCollector) -> Result<(), TaskError> {
         let attempt = TransactionAttempt::of(input.label().ok_or("a tuple belongs to no batch")?);
-        match input.source_stream() {
-            BATCH => self.on_batch(attempt, input, out).await?,
-            COMMIT => self.on_commit(attempt, input, out).await?,
-            COORD => self.on_count(attempt, input, out).await?,
-            _ => self.on_rows(attempt, &input, out).await?,
+        let done = match input.source_stream() {
+            BATCH => self.on_batch(attempt, input, out).await,
+            COMMIT => self.on_commit(attempt, input, out).await,
+            COORD => self.on_count(attempt, input, out).await,
+            _ => self.on_rows(attempt, &input, out).await,
+        };
+        match done {
+            Err(EmitError::Stopped) => Err(EmitError::Stopped.into()),
+            // Rows that did not leave are not among those that were counted, and rows are not anchored: nobody else
+            // would notice.
+            Err(error) => {
+                self.fail(attempt, &error, out);
+                Ok(())
+            }
+            Ok(()) => Ok(()),
         }
-        Ok(())
     }
 }
 

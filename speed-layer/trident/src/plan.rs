@@ -142,6 +142,21 @@ impl Plan {
         hops.map(|hop| self.group_of[&hop.to]).collect()
     }
 
+    /// The groups whose tuples come only while their batch commits: they write a state, or are behind one that does.
+    pub(crate) fn late(&self) -> BTreeSet<usize> {
+        let mut late: BTreeSet<usize> =
+            (0..self.groups.len()).filter(|group| self.groups[*group].commits).collect();
+        loop {
+            let behind = self.hops.iter().filter(|hop| late.contains(&self.group_of[&hop.from]));
+            let behind: Vec<usize> = behind.map(|hop| self.group_of[&hop.to]).collect();
+            let before = late.len();
+            late.extend(behind);
+            if late.len() == before {
+                return late;
+            }
+        }
+    }
+
     /// The groups that send to a group, each once.
     pub(crate) fn upstream(&self, group: usize) -> BTreeSet<usize> {
         let hops = self.hops.iter().filter(|hop| self.group_of[&hop.to] == group);

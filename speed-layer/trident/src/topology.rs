@@ -101,6 +101,10 @@ impl TridentTopology {
         if let Some(error) = graph.error.take() {
             return Err(error);
         }
+        if self.config.ackers == 0 {
+            let why = "it has no ackers, and without them nobody learns that a batch failed".to_owned();
+            return Err(TridentError::Misfit { operation: "the topology".to_owned(), why });
+        }
         let plan = Plan::of(&graph);
         let mut builder = TopologyBuilder::new();
         builder.config(self.config.clone());
@@ -119,6 +123,15 @@ impl TridentTopology {
                     spouts.iter().map(|(other, _)| other.as_str()).filter(|other| other != name).collect();
                 let why = format!("its calls cannot be put together with tuples of {}", others.join(", "));
                 return Err(TridentError::Misfit { operation: format!("stream {name}"), why });
+            }
+            if spouts.len() > self.config.batch_rows {
+                // A batch is told to all spouts in one piece.
+                let why = format!(
+                    "it puts {} spouts together and has {} batch_rows: there must be as many",
+                    spouts.len(),
+                    self.config.batch_rows
+                );
+                return Err(TridentError::Misfit { operation: "the topology".to_owned(), why });
             }
             let pace = spouts.iter().find_map(|(_, spout)| spout.pace()).unwrap_or_else(|| self.pace.clone());
             let spouts = Arc::new(spouts);
@@ -196,6 +209,7 @@ fn group_spec(graph: &Graph, plan: &Plan, number: usize) -> GroupSpec {
         streams: streams.collect(),
         sources: sources.collect(),
         upstream: names(plan.upstream(number)),
+        late: names(plan.upstream(number).intersection(&plan.late()).copied().collect()),
         downstream: names(plan.downstream(number)),
         commits: group.commits,
         spout: match &graph.nodes[group.nodes[0]].kind {

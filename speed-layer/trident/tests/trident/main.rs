@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod chains;
 mod chaos;
 mod drpc;
 mod memory_log;
