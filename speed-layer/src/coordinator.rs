@@ -3,6 +3,8 @@
 //! It says what is in a batch, ledger first, and moves T when every shard holds one. What it may do, and what it must
 //! do after a crash or a refused write, is decided by [`stratus_seam`]; here is only the I/O around those decisions.
 
+mod catalog;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -13,17 +15,17 @@ use stratus_seam::catalog::CatalogState;
 use stratus_seam::crash;
 use stratus_seam::ids::TxId;
 use stratus_seam::log::{Chunk, LogError};
-use stratus_seam::offsets::{OffsetRange, OffsetVector, Partition};
+use stratus_seam::offsets::{OffsetRange, Partition};
 use stratus_seam::store::{Durability, TxnChanges};
 use stratus_topology::TaskError;
 use stratus_trident::{BatchCoordinator, Recovery};
 
 use crate::batch;
+use crate::coordinator::catalog::can_feed;
 use crate::error::SpeedError;
 use crate::heart::Heart;
-use crate::housekeeping::new_views;
 use crate::live::LiveViews;
-use crate::standby::{HEARTBEAT, stand_by};
+use crate::standby::stand_by;
 use crate::startup::{self, Hold};
 use crate::work::{Batch, Work};
 
@@ -52,6 +54,8 @@ struct Held {
     checked: Instant,
     /// When the catalog was last looked at.
     followed: Instant,
+    /// When views that could not be prepared were last tried.
+    tried: Instant,
     /// Batches end before the ledger follows the catalog.
     drains: bool,
     /// What feeds nothing was skipped, so that a first view can begin.
@@ -71,13 +75,13 @@ impl ViewCoordinator {
         Self { work, held: None, open: BTreeMap::new(), rests_until: None }
     }
 
-    async fn prepare(
-        &self,
-        catalog: &CatalogState,
-        before: Option<&LiveViews>,
-    ) -> Result<Arc<LiveViews>, SpeedError> {
+    async fn prepare(&self, catalog: &CatalogState, before: Option<&LiveViews>) -> Arc<LiveViews> {
         let layer = &self.work.layer;
-        Ok(Arc::new(LiveViews::prepare(&layer.source, catalog, layer.dimensions.as_ref(), before).await?))
+        let views = LiveViews::prepare(&layer.source, catalog, layer.dimensions.as_ref(), before).await;
+        for (_, error) in views.unprepared().values() {
+            tracing::warn!(source = self.work.source(), "{error}: it is tried again");
+        }
+        Arc::new(views)
     }
 
     /// Lets go of what was held, and says why; waits if another process should go on in our place.
@@ -139,7 +143,11 @@ impl ViewCoordinator {
             self.work.end(Ok(()));
             return Err(SpeedError::Recovers("the source was dropped".into()));
         }
-        let mut views = self.prepare(&catalog, None).await?;
+        let mut views = self.prepare(&catalog, None).await;
+        // Looked at before the ledger is taken: what is waited for here may take long.
+        if let Some(ledger) = layer.state.ledger.read().await? {
+            can_feed(&ledger, &views)?;
+        }
         let mut past = self.work.past.lock().await;
         let (hold, replay) = startup::take_over(
             &layer.source,
@@ -151,13 +159,15 @@ impl ViewCoordinator {
         )
         .await?;
         let hold = Arc::new(hold);
-        let record = hold.ledger.lock().await.record().clone();
-        past.own.push(record.token);
+        past.hold(hold.ledger.lock().await.record().token);
         drop(past);
         // Read again now that nobody else can write the ledger: every view that it lists is in this catalog, or was
         // dropped. With an older one an entry's views could be passed over for dropped ones.
         catalog = layer.catalog.refresh().await?;
-        views = self.prepare(&catalog, Some(&views)).await?;
+        views = self.prepare(&catalog, Some(&views)).await;
+        hold.forget_dropped(&catalog).await?;
+        let record = hold.ledger.lock().await.record().clone();
+        can_feed(&record, &views)?;
         let committed = replay.first().map_or(record.appended, |txn| txn.txid - 1);
         let mut open = Vec::with_capacity(replay.len());
         for txn in replay {
@@ -173,6 +183,7 @@ impl ViewCoordinator {
             _heart: heart,
             checked: Instant::now(),
             followed: Instant::now(),
+            tried: Instant::now(),
             drains: false,
             skipped: false,
         });
@@ -236,77 +247,6 @@ impl ViewCoordinator {
         }
     }
 
-    /// Lets the ledger follow the catalog. Answers whether there may be a batch now.
-    async fn follow(&mut self, idle: bool) -> Result<bool, SpeedError> {
-        let work = Arc::clone(&self.work);
-        let layer = &work.layer;
-        let catalog = layer.catalog.refresh().await?;
-        if catalog.source(layer.source.id).is_none() {
-            self.work.end(Ok(()));
-            return Ok(false);
-        }
-        let outdated = self.held.as_ref().filter(|held| held.views.head() != catalog.head);
-        if let Some(before) = outdated.map(|held| Arc::clone(&held.views)) {
-            let views = self.prepare(&catalog, Some(&before)).await?;
-            if let Some(held) = &mut self.held {
-                held.views = views;
-            }
-        }
-        let Some(held) = &mut self.held else { return Ok(false) };
-        (held.catalog, held.followed) = (catalog, Instant::now());
-        let (hold, catalog, views) = (&held.hold, &held.catalog, &held.views);
-        // What feeds nothing is skipped before the first view is taken up.
-        let first = {
-            let ledger = hold.ledger.lock().await;
-            let record = ledger.record();
-            record.views.is_empty() && !new_views(record, &layer.source, catalog).is_empty()
-        };
-        if !first || held.skipped {
-            if !held.drains && hold.house_is_to_be_kept(&layer.source, catalog, views).await? {
-                held.drains = true;
-            }
-            if held.drains {
-                if !idle {
-                    return Ok(false);
-                }
-                hold.keep_house(&layer.source, catalog, views).await?;
-                (held.drains, held.skipped) = (false, false);
-            }
-        }
-        if idle && layer.limits.shared && held.checked.elapsed() >= HEARTBEAT {
-            hold.shards.check().await?;
-            held.checked = Instant::now();
-        }
-        Ok(true)
-    }
-
-    /// A source without views is not read. Before its first view is taken up the ledger moves to the end of the
-    /// log, by an entry that feeds nothing, so that the view's speed state begins there and its first run covers
-    /// what lies below.
-    async fn first_view(&mut self, idle: bool) -> Result<Option<Batch>, SpeedError> {
-        let Some(held) = &mut self.held else { return Ok(None) };
-        let record = held.hold.ledger.lock().await.record().clone();
-        if !idle {
-            return Ok(None);
-        }
-        let layer = &self.work.layer;
-        if new_views(&record, &layer.source, &held.catalog).is_empty() {
-            let mut stop = self.work.stop.clone();
-            tokio::select! {
-                _ = stop.wait_for(|stop| *stop) => {}
-                () = tokio::time::sleep(IDLE) => {}
-            }
-            return Ok(None);
-        }
-        held.skipped = true;
-        let (at, end) = (record.appended_to, layer.log.end().await?);
-        let ranges = skipped(&at, &end);
-        if ranges.is_empty() {
-            return Ok(None);
-        }
-        self.append(ranges, Vec::new()).await.map(Some)
-    }
-
     /// Ledger first: the ranges are written down before anything is computed from them.
     async fn append(&mut self, ranges: Ranges, chunks: Vec<Chunk>) -> Result<Batch, SpeedError> {
         let Some(held) = &self.held else { return Err(SpeedError::LostLedger) };
@@ -330,6 +270,7 @@ impl ViewCoordinator {
                 metrics::counter!("stratus_speed_log_waits_total", "source" => source.to_owned())
                     .increment(1);
                 tracing::warn!(source, "the speed layer waits for the log: {failure}");
+                self.work.layer.standing.fails(&failure);
                 self.rests_until = Some(Instant::now() + LOG_BACKOFF);
                 Ok(None)
             }
@@ -353,6 +294,7 @@ impl ViewCoordinator {
         }
         let committed_to = ledger.record().committed_to.clone();
         drop(ledger);
+        self.work.layer.standing.goes_on();
         self.work.close(txid);
         self.work.layer.log.acknowledge(&committed_to).await;
         let records: u64 = batch.txn.ranges.values().map(|range| range.records).sum();
@@ -365,14 +307,6 @@ impl ViewCoordinator {
             .record(began.elapsed().as_secs_f64());
         Ok(())
     }
-}
-
-/// The ranges between two places, as ones without records.
-fn skipped(at: &OffsetVector, end: &OffsetVector) -> Ranges {
-    end.iter()
-        .filter(|(partition, to)| at.get(*partition) < *to)
-        .map(|(partition, to)| (partition, OffsetRange { from: at.get(partition), to, records: 0 }))
-        .collect()
 }
 
 /// What the spout's tasks are told of a batch: its number, and its ranges for those who look on.
@@ -393,18 +327,25 @@ impl BatchCoordinator for ViewCoordinator {
     async fn next(&mut self, txid: u64) -> Result<Option<String>, TaskError> {
         match self.begin().await {
             Ok(None) if self.work.has_failed() => Err("the hold on the source's state was lost".into()),
-            Ok(None) => Ok(None),
+            Ok(None) => {
+                if self.open.is_empty() && self.rests_until.is_none() {
+                    self.work.layer.standing.goes_on();
+                }
+                Ok(None)
+            }
             Ok(Some(batch)) if batch.txn.txid == txid => Ok(Some(self.opened(batch))),
             Ok(Some(_)) => Err(self.work.broken(SpeedError::LostLedger).into()),
             Err(error) => Err(self.work.broken(error).into()),
         }
     }
 
-    async fn again(&mut self, _txid: u64, metadata: &str) -> Result<String, TaskError> {
-        match self.work.has_failed() {
-            true => Err("the hold on the source's state was lost".into()),
-            false => Ok(metadata.to_owned()),
+    async fn again(&mut self, txid: u64, metadata: &str) -> Result<String, TaskError> {
+        if self.work.has_failed() {
+            return Err("the hold on the source's state was lost".into());
         }
+        self.work.layer.standing.tries_again(txid);
+        self.still_wanted(txid).await.map_err(|error| self.work.broken(error))?;
+        Ok(metadata.to_owned())
     }
 
     async fn committed(&mut self, txid: u64) -> Result<(), TaskError> {

@@ -19,10 +19,16 @@ use crate::ledger::HeldLedger;
 use crate::live::LiveViews;
 use crate::startup::Hold;
 
-/// Views that are in the catalog but not in the ledger.
-pub(crate) fn new_views(ledger: &Ledger, source: &Source, catalog: &CatalogState) -> Vec<ViewId> {
-    let known = &ledger.views;
-    catalog.views_of(source.id).map(|view| view.id).filter(|view| !known.contains_key(view)).collect()
+/// Views that are in the catalog but not in the ledger, and that can be computed.
+pub(crate) fn new_views(ledger: &Ledger, live: &LiveViews) -> Vec<ViewId> {
+    live.views.keys().filter(|view| !ledger.views.contains_key(view)).copied().collect()
+}
+
+/// A view that the ledger feeds, that is still in the catalog, and that cannot be computed: without it no entry can be
+/// processed.
+pub(crate) fn missing_view<'a>(ledger: &Ledger, live: &'a LiveViews) -> Option<(&'a str, &'a SpeedError)> {
+    let missing = live.unprepared().iter().find(|(view, _)| ledger.views.contains_key(view));
+    missing.map(|(_, (name, error))| (name.as_str(), error))
 }
 
 /// Views that are in the ledger but no longer in the catalog.
@@ -47,7 +53,6 @@ impl Hold {
     /// Whether the ledger has something to follow. Pins that have run out are taken away.
     pub(crate) async fn house_is_to_be_kept(
         &self,
-        source: &Source,
         catalog: &CatalogState,
         live: &LiveViews,
     ) -> Result<bool, SpeedError> {
@@ -57,24 +62,28 @@ impl Hold {
         for pin in pins.iter().filter(|pin| pin.until_ms <= now_ms()) {
             ledger.store().unpin(pin.id).await?;
         }
-        Ok(!new_views(record, source, catalog).is_empty()
+        Ok(!new_views(record, live).is_empty()
             || !dropped_views(record, catalog).is_empty()
             || !floors(record, &live.versions(catalog), &pins).is_empty()
             || !retention::gone(record, &self.shards.scopes(), &pins, now_ms()).is_empty()
             || !ledger.store().requests().await?.is_empty())
     }
 
-    /// Lets the ledger follow the catalog and its requests. No batch is under way. Answers whether anything was
-    /// written.
+    /// Forgets the views that were dropped: what an entry holds for them is nobody's.
+    pub(crate) async fn forget_dropped(&self, catalog: &CatalogState) -> Result<(), SpeedError> {
+        forget_dropped(&mut *self.ledger.lock().await, catalog).await
+    }
+
+    /// Lets the ledger follow the catalog and its requests. No batch is under way.
     pub(crate) async fn keep_house(
         &self,
         source: &Source,
         catalog: &CatalogState,
         live: &LiveViews,
-    ) -> Result<bool, SpeedError> {
+    ) -> Result<(), SpeedError> {
         let mut ledger = self.ledger.lock().await;
-        let before = ledger.record().revision;
-        take_up(&mut ledger, source, catalog).await?;
+        forget_dropped(&mut ledger, catalog).await?;
+        take_up(&mut ledger, source, live).await?;
         cut(&mut ledger).await?;
         raise_floors(&mut ledger, &live.versions(catalog)).await?;
         let held: Vec<Scope> = self.shards.scopes();
@@ -84,7 +93,7 @@ impl Hold {
         if !gone.is_empty() {
             self.shards.drop_scopes(&gone).await?;
         }
-        Ok(ledger.record().revision != before)
+        Ok(())
     }
 }
 
@@ -92,13 +101,17 @@ async fn write(ledger: &mut HeldLedger, next: Ledger) -> Result<(), SpeedError> 
     ledger.advance(next, TxnChanges::default(), Durability::Now).await
 }
 
-async fn take_up(ledger: &mut HeldLedger, source: &Source, catalog: &CatalogState) -> Result<(), SpeedError> {
+async fn forget_dropped(ledger: &mut HeldLedger, catalog: &CatalogState) -> Result<(), SpeedError> {
     let gone = dropped_views(ledger.record(), catalog);
-    if !gone.is_empty() {
-        let next = ledger.record().drop_views(&gone);
-        write(ledger, next).await?;
+    if gone.is_empty() {
+        return Ok(());
     }
-    for view in new_views(ledger.record(), source, catalog) {
+    let next = ledger.record().drop_views(&gone);
+    write(ledger, next).await
+}
+
+async fn take_up(ledger: &mut HeldLedger, source: &Source, live: &LiveViews) -> Result<(), SpeedError> {
+    for view in new_views(ledger.record(), live) {
         let next = ledger.record().add_view(view);
         write(ledger, next).await?;
         tracing::info!(source = source.name, %view, at = %ledger.record().appended_to, "view taken up");

@@ -13,6 +13,7 @@ use stratus_topology::{ClusterError, LocalCluster};
 use tokio::sync::watch;
 
 use crate::error::SpeedError;
+use crate::standing::Standing;
 use crate::topology;
 use crate::work::Work;
 
@@ -67,6 +68,8 @@ pub struct SpeedLayer {
     pub shards: u32,
     /// Bounds of a batch.
     pub limits: Limits,
+    /// Where it says whether its batches go on.
+    pub standing: Standing,
 }
 
 impl SpeedLayer {
@@ -86,7 +89,10 @@ impl SpeedLayer {
             match cluster.submit(name, topology::of(&work)?) {
                 Ok(()) => break,
                 // A source of this name was dropped a moment ago.
-                Err(ClusterError::Taken(_)) if !*stop.borrow() => tokio::time::sleep(POLL).await,
+                Err(ClusterError::Taken(_)) if !*stop.borrow() => {
+                    self.standing.fails(&"a topology of this name has not ended yet");
+                    tokio::time::sleep(POLL).await;
+                }
                 Err(ClusterError::Taken(_)) => return Ok(()),
                 Err(error) => return Err(SpeedError::Topology(error.to_string())),
             }

@@ -34,28 +34,40 @@ pub(crate) struct LiveViews {
     columns: Vec<String>,
     /// The catalog commit that these views are of.
     head: u64,
+    /// Views of the catalog that could not be prepared, with the reason.
+    unprepared: BTreeMap<ViewId, (String, SpeedError)>,
 }
 
 impl LiveViews {
-    /// Prepares the views of a source as they stand in the catalog; those of `before` are kept as they are.
+    /// Prepares the views of a source as they stand in the catalog; those of `before` are kept as they are. A view
+    /// that cannot be prepared does not stand in the way of the others.
     pub(crate) async fn prepare(
         source: &Source,
         catalog: &CatalogState,
         dimensions: &dyn DimensionTables,
         before: Option<&Self>,
-    ) -> Result<Self, SpeedError> {
+    ) -> Self {
         let mut views = before.map(|before| before.views.clone()).unwrap_or_default();
         views.retain(|id, _| catalog.view(*id).is_some());
+        let mut unprepared = BTreeMap::new();
         for definition in catalog.views_of(source.id) {
             if let Entry::Vacant(free) = views.entry(definition.id) {
-                free.insert(Arc::new(live(definition, catalog, dimensions).await?));
+                match live(definition, catalog, dimensions).await {
+                    Ok(view) => _ = free.insert(Arc::new(view)),
+                    Err(error) => _ = unprepared.insert(definition.id, (definition.name.clone(), error)),
+                }
             }
         }
         let mut columns = vec![PARTITION_COLUMN.to_owned(), OFFSET_COLUMN.to_owned()];
         columns.extend(views.values().flat_map(|view| view.view.source_columns().iter().cloned()));
         columns.sort_unstable();
         columns.dedup();
-        Ok(Self { views, columns, head: catalog.head })
+        Self { views, columns, head: catalog.head, unprepared }
+    }
+
+    /// The names of the views that could not be prepared, each with the reason.
+    pub(crate) const fn unprepared(&self) -> &BTreeMap<ViewId, (String, SpeedError)> {
+        &self.unprepared
     }
 
     /// A decoder of just the columns that the views read.

@@ -52,7 +52,8 @@ pub(crate) async fn take_over(
     let found = state.ledger.read().await?;
     let count = found.as_ref().map_or(shard_count, |ledger| ledger.shards);
     let shards = try_join_all((0..count).map(|shard| state.shards.meta(shard))).await?;
-    let txns = state.ledger.txns(lowest_held(&shards)).await?;
+    let committed = found.as_ref().map_or(0, |ledger| ledger.committed);
+    let txns = state.ledger.txns(lowest_held(&shards).min(committed)).await?;
     let (log_id, end) = (log.id().await?, log.end().await?);
     let cuts = |versions: &Vec<Version>| versions.iter().map(|v| (v.cut.clone(), v.generation)).collect();
     let views = versions.iter().map(|(view, versions)| (*view, cuts(versions))).collect();

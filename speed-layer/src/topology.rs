@@ -24,7 +24,7 @@ pub(crate) fn of(work: &Arc<Work>) -> Result<Topology, SpeedError> {
     let events = topology.new_stream("events", EventSpout::new(work));
     let columns = events.schema();
     let columns: Vec<&str> = columns.fields().iter().map(|field| field.name().as_str()).collect();
-    events
+    let _shards = events
         .partition_aggregate_rows(&columns, PartialStates::new(work), partials::schema())
         .name("partial-states")
         .parallelism_hint(work.layer.limits.tasks.max(1))
@@ -34,7 +34,8 @@ pub(crate) fn of(work: &Arc<Work>) -> Result<Topology, SpeedError> {
             &["view", "epoch", "shard", "key", "state"],
             MergeStates::new(work),
             stratus_topology::fields([]),
-        );
+        )
+        .parallelism_hint(work.layer.limits.tasks.max(1));
     let plan = topology.build().map_err(|error| SpeedError::Topology(error.to_string()))?;
     for warning in &plan.warnings {
         tracing::warn!(source = work.source(), "{warning}");

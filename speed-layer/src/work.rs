@@ -137,6 +137,19 @@ pub(crate) struct Work {
     ended: Notify,
 }
 
+/// Tokens of its own holds that a process remembers. A store may go back to an old one, but seldom so far.
+const OWN_TOKENS: usize = 10_000;
+
+impl Past {
+    /// A hold with this token begins.
+    pub(crate) fn hold(&mut self, token: Token) {
+        if self.own.len() == OWN_TOKENS {
+            self.own.remove(0);
+        }
+        self.own.push(token);
+    }
+}
+
 impl Work {
     pub(crate) fn new(layer: SpeedLayer, stop: watch::Receiver<bool>) -> Self {
         Self {
@@ -200,6 +213,9 @@ impl Work {
                 | SpeedError::Log(LogError::Unavailable { .. })
                 | SpeedError::View { .. }
         );
+        if !hold.is_over() {
+            self.layer.standing.fails(&error);
+        }
         if matches!(error, SpeedError::Log(LogError::Unavailable { .. })) {
             metrics::counter!("stratus_speed_log_waits_total", "source" => self.source().to_owned())
                 .increment(1);
@@ -215,6 +231,7 @@ impl Work {
 
     /// Notes what went wrong outside of any batch.
     pub(crate) fn broken(&self, error: SpeedError) -> SpeedError {
+        self.layer.standing.fails(&error);
         let told = SpeedError::Recovers(error.to_string());
         lock(&self.failure).get_or_insert(error);
         told

@@ -139,6 +139,7 @@ async fn throughput(kafka: &Kafka, redis: &Redis, folder: &Path, count: u64) -> 
         codec: CodecOptions::default(),
         shards: 16,
         limits: stratus_speed::Limits::default(),
+        standing: stratus_speed::Standing::default(),
     };
     // The view is taken up at the end of the topic, which is still empty; then the topic is filled while nobody reads.
     let (stop, stopped) = watch::channel(false);

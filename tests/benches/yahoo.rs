@@ -69,6 +69,7 @@ async fn run(count: u64, folder: &Path) -> serde_json::Value {
         codec: CodecOptions::default(),
         shards: 16,
         limits: stratus_speed::Limits::default(),
+        standing: stratus_speed::Standing::default(),
     };
     let on = stopped.clone();
     let layer = tokio::spawn(async move { speed.run(&LocalCluster::new(), on).await.unwrap() });

@@ -89,6 +89,7 @@ impl Platform {
             codec: CodecOptions::default(),
             shards: 2,
             limits: stratus_speed::Limits::default(),
+            standing: stratus_speed::Standing::default(),
         };
         let ingester = Ingester {
             source,

@@ -17,7 +17,7 @@ use stratus_seam::catalog_log::Catalog;
 use stratus_seam::ids::SourceId;
 use stratus_seam::log::Log;
 use stratus_seam::store::StateStore;
-use stratus_speed::{LocalCluster, SpeedLayer};
+use stratus_speed::{LocalCluster, SpeedLayer, Standing};
 use stratus_sql::cataloged::DimensionTables;
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
@@ -134,17 +134,33 @@ pub(super) struct Wiring {
 
 /// Which layers of which source have stopped or wait, and why.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Health(Arc<Mutex<BTreeMap<String, String>>>);
+pub(super) struct Health {
+    parts: Arc<Mutex<BTreeMap<String, String>>>,
+    /// Of the speed layers that run.
+    standings: Arc<Mutex<BTreeMap<SourceId, (String, Standing)>>>,
+}
 
 impl Health {
+    fn runs(&self, source: SourceId, part: String, standing: Standing) {
+        let mut standings = self.standings.lock().unwrap_or_else(PoisonError::into_inner);
+        standings.insert(source, (part, standing));
+    }
+
+    fn ended(&self, source: SourceId) {
+        self.standings.lock().unwrap_or_else(PoisonError::into_inner).remove(&source);
+    }
+
     fn stopped(&self, part: String, reason: &dyn std::fmt::Display) {
         tracing::error!("{part} has stopped: {reason}");
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(part, format!("has stopped: {reason}"));
+        self.parts
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(part, format!("has stopped: {reason}"));
     }
 
     fn waits(&self, part: String, reason: &dyn std::fmt::Display) {
         let told = format!("waits: {reason}");
-        let mut parts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut parts = self.parts.lock().unwrap_or_else(PoisonError::into_inner);
         if parts.get(&part) != Some(&told) {
             tracing::warn!("{part} {told}");
             parts.insert(part, told);
@@ -152,13 +168,15 @@ impl Health {
     }
 
     fn goes_on(&self, part: &str) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(part);
+        self.parts.lock().unwrap_or_else(PoisonError::into_inner).remove(part);
     }
 
     /// The reasons, a sentence each.
     pub(super) fn reasons(&self) -> Vec<String> {
-        let stopped = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        stopped.iter().map(|(part, reason)| format!("{part} {reason}")).collect()
+        let stopped = self.parts.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let standings = self.standings.lock().unwrap_or_else(PoisonError::into_inner);
+        let stuck = standings.values().filter_map(|(part, standing)| Some((part.clone(), standing.stuck()?)));
+        stopped.into_iter().chain(stuck).map(|(part, reason)| format!("{part} {reason}")).collect()
     }
 }
 
@@ -278,6 +296,7 @@ async fn begin(
             codec,
             shards: wiring.shards,
             limits: stratus_speed::Limits { shared: wiring.shared, ..Default::default() },
+            standing: Standing::default(),
         }),
     };
     if let Some(ingester) = ingester {
@@ -293,7 +312,10 @@ async fn begin(
         let (health, stop, part) = (health.clone(), stop.clone(), format!("the speed layer of \"{name}\""));
         let cluster = Arc::clone(&wiring.cluster);
         let work = async move {
-            if let Err(error) = layer.run(&cluster, stop).await {
+            health.runs(layer.source.id, part.clone(), layer.standing.clone());
+            let ended = layer.run(&cluster, stop).await;
+            health.ended(layer.source.id);
+            if let Err(error) = ended {
                 health.stopped(part, &error);
             }
         };

@@ -176,6 +176,7 @@ async fn survive(seed: u64) {
         codec: CodecOptions::default(),
         shards: 3,
         limits,
+        standing: stratus_speed::Standing::default(),
     };
     let ingester = Ingester {
         source: source.clone(),

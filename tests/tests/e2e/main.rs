@@ -12,5 +12,6 @@ mod kills;
 mod platform;
 mod production;
 mod run;
+mod stuck;
 mod topologies;
 mod tour;

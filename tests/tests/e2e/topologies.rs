@@ -44,6 +44,14 @@ async fn views_come_and_go_and_the_others_go_on() {
         .await
         .unwrap();
     let before = generations(&client).await;
+    // A view without aggregates, and keys and states of a type that no column has.
+    client
+        .batch_execute("CREATE MATERIALIZED VIEW seen AS SELECT page FROM clicks GROUP BY page")
+        .await
+        .unwrap();
+    let times = "CREATE MATERIALIZED VIEW times AS
+        SELECT date_trunc('minute', at)::time AS minute, count(*) AS n, max(at::time) AS last FROM clicks GROUP BY 1";
+    client.batch_execute(times).await.unwrap();
 
     for round in 0..12 {
         clicks.append(400).unwrap();
@@ -66,6 +74,12 @@ async fn views_come_and_go_and_the_others_go_on() {
     }
     assert_eq!(generations(&client).await, before, "nothing was begun anew");
 
+    let query = "SELECT (SELECT count(*) FROM seen), (SELECT count(DISTINCT page) FROM page_views),
+        (SELECT sum(n)::bigint FROM times)";
+    let row = client.query_one(query, &[]).await.unwrap();
+    assert_eq!(row.get::<_, i64>(0), row.get::<_, i64>(1));
+    assert_eq!(row.get::<_, i64>(2) as u64, good);
+
     let row = client
         .query_one("SELECT status, failed, panics, errors FROM stratus.topologies WHERE name = 'clicks'", &[])
         .await
@@ -85,7 +99,7 @@ async fn views_come_and_go_and_the_others_go_on() {
     assert_eq!(unknown.status.code(), Some(1));
     assert!(text(&unknown.stderr).contains("no topology \"nobody\""), "{unknown:?}");
 
-    for view in ["extra_10", "extra_11", "totals", "page_views"] {
+    for view in ["extra_10", "extra_11", "seen", "times", "totals", "page_views"] {
         client.batch_execute(&format!("DROP MATERIALIZED VIEW {view}")).await.unwrap();
     }
     client.batch_execute("DROP TABLE clicks").await.unwrap();
