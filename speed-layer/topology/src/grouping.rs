@@ -167,6 +167,8 @@ pub(crate) struct Partitioner {
     targets: usize,
     rule: Rule,
     hashes: Vec<u64>,
+    /// How much each target had received when this was remembered.
+    remembered: Vec<u64>,
 }
 
 enum Rule {
@@ -204,7 +206,33 @@ impl Partitioner {
                 Rule::Custom(custom)
             }
         };
-        Self { targets, rule, hashes: Vec::new() }
+        Self { targets, rule, hashes: Vec::new(), remembered: Vec::new() }
+    }
+
+    /// How much each target has received, where the rule goes by it.
+    fn sent(&mut self) -> Option<&mut Vec<u64>> {
+        match &mut self.rule {
+            Rule::Shuffle(shuffle) => Some(&mut shuffle.sent),
+            Rule::TwoChoices { sent, .. } => Some(sent),
+            _ => None,
+        }
+    }
+
+    /// Remembers what the targets have received, for [`undo`](Self::undo).
+    pub(crate) fn remember(&mut self) {
+        let mut remembered = std::mem::take(&mut self.remembered);
+        if let Some(sent) = self.sent() {
+            remembered.clone_from(sent);
+        }
+        self.remembered = remembered;
+    }
+
+    /// Takes back what was said since then: none of it was sent.
+    pub(crate) fn undo(&mut self) {
+        let remembered = std::mem::take(&mut self.remembered);
+        if let Some(sent) = self.sent() {
+            *sent = remembered;
+        }
     }
 
     /// Says which rows go to which target, by its index. Every list is ascending, so that order is kept.
