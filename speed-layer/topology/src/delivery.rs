@@ -200,3 +200,6 @@ fn roots(lineage: &Lineage, place: usize, into: &mut ByBatch<u32>) {
         into.push(lineage.batches[edge.batch as usize], edge.root);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -311,3 +311,40 @@ fn push(rows: Vec<Vec<u32>>, count: usize, parts: &mut Vec<(usize, Selection)>) 
         parts.push((target, if whole { Selection::All } else { Selection::Rows(rows.into()) }));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use arrow::array::Int64Array;
+    use arrow::datatypes::DataType;
+
+    use super::*;
+    use crate::declare::fields;
+
+    #[test]
+    fn what_was_not_sent_does_not_count() {
+        let stream = StreamRef { component: "spout".to_owned(), stream: "default".to_owned() };
+        let context = GroupingContext { stream, from: 1, targets: vec![2, 3, 4] };
+        let batch = |from: i64| {
+            let column = Arc::new((from..from + 100).collect::<Int64Array>());
+            RecordBatch::try_new(fields([("n", DataType::Int64)]), vec![column]).unwrap()
+        };
+        for grouping in [Grouping::Shuffle, Grouping::partial_key(&["n"]), Grouping::fields(&["n"])] {
+            let [mut one, mut other] = [(); 2].map(|()| Partitioner::new(&grouping, &context, |_| 0));
+            let parts = |partitioner: &mut Partitioner, from: i64| {
+                let mut parts = Vec::new();
+                partitioner.remember();
+                partitioner.partition(&batch(from), None, &mut parts).unwrap();
+                format!("{parts:?}")
+            };
+            for round in 0..20 {
+                for refused in 0..round % 3 {
+                    parts(&mut other, 1_000 * refused + 7);
+                    other.undo();
+                }
+                assert_eq!(parts(&mut one, round), parts(&mut other, round), "{grouping:?}, round {round}");
+            }
+        }
+    }
+}

@@ -114,6 +114,7 @@ fn a_part_of_a_large_batch_is_not_cut_for_what_the_rest_holds() {
     for column in all {
         let kind = column.data_type().clone();
         let part = batch(column).slice(100, 20);
-        assert_eq!(pieces(&part, 4_096, 10_000), [0..20], "{kind}");
+        let cut = pieces(&part, 4_096, 10_000);
+        assert!(cut.len() == 1 && cut[0] == (0..20), "{kind}: {cut:?}");
     }
 }

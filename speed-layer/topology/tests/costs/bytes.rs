@@ -88,7 +88,11 @@ async fn large_tuples_keep_within_the_queues_bytes() {
     cluster.submit(NAME, builder.build().unwrap()).unwrap();
     until("acks", || told.acked.load(SeqCst) + told.failed.load(SeqCst) == TUPLES).await;
     let most = counting::most() - before;
-    println!("{} MiB went through queues for 1 MiB; at most {} KiB at once", SIZE * TUPLES >> 20, most >> 10);
+    println!(
+        "{} MiB went through queues for 1 MiB; at most {} KiB at once",
+        (SIZE * TUPLES) >> 20,
+        most >> 10
+    );
     for (id, component) in cluster.metrics(NAME).unwrap().components {
         for queue in component.queues {
             assert!(queue.kept_its_bounds() && queue.largest_bytes <= QUEUE / 2, "{id}: {queue:?}");
