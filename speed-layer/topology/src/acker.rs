@@ -16,7 +16,7 @@ use tokio::sync::mpsc;
 use crate::{
     clock::Clock,
     executor::Command,
-    lineage::{Lineage, RootBatch, TaskId},
+    lineage::{ByBatch, Lineage, RootBatch, TaskId},
     metrics::OutputStats,
 };
 
@@ -87,13 +87,32 @@ impl Ackers {
         let _ = self.0[acker].send(message);
     }
 
+    /// Reports what was XORed up for rows.
+    pub(crate) fn ack(&self, acks: ByBatch<(u32, u64)>) {
+        for (batch, values) in acks.finish() {
+            self.send(batch, AckMessage::Ack { batch, values });
+        }
+    }
+
+    /// Fails rows.
+    pub(crate) fn fail(&self, failed: ByBatch<u32>, reason: &FailReason) {
+        for (batch, rows) in failed.finish() {
+            self.send(batch, AckMessage::Fail { batch, rows, reason: reason.clone() });
+        }
+    }
+
+    /// Gives rows their whole time-out again.
+    pub(crate) fn reset(&self, reset: ByBatch<u32>) {
+        for (batch, rows) in reset.finish() {
+            self.send(batch, AckMessage::Reset { batch, rows });
+        }
+    }
+
     /// Fails the trees of rows that nobody will receive.
     pub(crate) fn lost(&self, lineage: &Lineage) {
-        let mut lost = vec![Vec::new(); lineage.batches.len()];
-        lineage.edges.iter().for_each(|edge| lost[edge.batch as usize].push(edge.root));
-        for (batch, rows) in lineage.batches.iter().zip(lost).filter(|(_, rows)| !rows.is_empty()) {
-            self.send(*batch, AckMessage::Fail { batch: *batch, rows, reason: FailReason::Dropped });
-        }
+        let mut lost = ByBatch::default();
+        lineage.edges.iter().for_each(|edge| lost.push(lineage.batches[edge.batch as usize], edge.root));
+        self.fail(lost, &FailReason::Dropped);
     }
 
     /// Tells every acker that a spout task's batches below `next` have lost their spout.

@@ -73,6 +73,10 @@ struct Outputs {
     /// What leaves before what waits in the streams.
     ready: Vec<Ready>,
     ready_rows: usize,
+    ready_bytes: usize,
+    /// Rows and bytes of a batch, at most.
+    most_rows: usize,
+    most_bytes: usize,
 }
 
 /// Rows of the stream at this place, with their anchors.
@@ -103,6 +107,9 @@ impl Outputs {
         let output = &mut self.streams[stream];
         output.rows.append(tuple)?;
         output.anchors.push(row);
+        if output.rows.bytes() >= self.most_bytes {
+            self.finish(stream);
+        }
         Ok(())
     }
 
@@ -110,6 +117,7 @@ impl Outputs {
     fn finish(&mut self, stream: usize) {
         let output = &mut self.streams[stream];
         if !output.rows.is_empty() {
+            self.ready_bytes += output.rows.bytes();
             let (rows, anchors) = (output.rows.finish(), std::mem::take(&mut output.anchors));
             self.ready_rows += rows.num_rows();
             self.ready.push(Ready { stream, rows, anchors });
@@ -121,14 +129,27 @@ impl Outputs {
         (0..self.streams.len()).for_each(|stream| self.finish(stream));
     }
 
-    /// Makes streams with so many rows ready. Whether enough is ready to be sent.
-    fn finish_full(&mut self, rows: usize) -> bool {
+    /// Makes streams with as many rows as a batch may have ready. Whether enough is ready to be sent.
+    fn finish_full(&mut self) -> bool {
         for stream in 0..self.streams.len() {
-            if self.streams[stream].rows.len() >= rows {
+            if self.streams[stream].rows.len() >= self.most_rows {
                 self.finish(stream);
             }
         }
-        self.ready_rows >= rows
+        self.ready_rows >= self.most_rows || self.ready_bytes >= self.most_bytes
+    }
+
+    /// Forgets what is ready and what waits.
+    fn clear(&mut self) {
+        self.finish_all();
+        self.take_ready();
+    }
+
+    /// What is ready, which is to be sent.
+    fn take_ready(&mut self) -> Vec<Ready> {
+        self.ready_rows = 0;
+        self.ready_bytes = 0;
+        std::mem::take(&mut self.ready)
     }
 }
 
@@ -164,19 +185,17 @@ impl BasicOutputCollector<'_> {
 pub struct PerTuple<B> {
     bolt: B,
     outputs: Outputs,
-    batch_rows: usize,
 }
 
 impl<B: BasicBolt> PerTuple<B> {
     /// The bolt that gives `bolt` tuples one by one.
     pub fn new(bolt: B) -> Self {
-        Self { bolt, outputs: Outputs::default(), batch_rows: 0 }
+        Self { bolt, outputs: Outputs::default() }
     }
 
     /// Sends what is ready.
     async fn send(&mut self, input: Option<&Tuples>, out: &mut OutputCollector) -> Result<(), EmitError> {
-        self.outputs.ready_rows = 0;
-        for Ready { stream, rows, anchors } in self.outputs.ready.drain(..) {
+        for Ready { stream, rows, anchors } in self.outputs.take_ready() {
             let anchors = match input {
                 Some(input) => Anchors::Rows(input, &anchors),
                 None => Anchors::None,
@@ -200,10 +219,10 @@ impl<B: BasicBolt> Bolt for PerTuple<B> {
     async fn prepare(&mut self, context: &TaskContext) -> Result<(), TaskError> {
         let mut declarer = OutputFieldsDeclarer::default();
         self.bolt.declare_output_fields(&mut declarer);
-        self.batch_rows = context.topology().config().batch_rows;
+        self.outputs.most_rows = context.topology().config().batch_rows;
         let names: Vec<String> = declarer.streams.keys().cloned().collect();
         for (stream, declaration) in declarer.streams {
-            let rows = RowBuilder::new(declaration.schema, self.batch_rows.min(1_024))?;
+            let rows = RowBuilder::new(declaration.schema, self.outputs.most_rows.min(1_024))?;
             let meet = |other: &String| context.topology().meet(context.component(), &stream, other);
             let others = names.iter().enumerate().filter(|(_, other)| **other != stream && meet(other));
             let meets = others.map(|(at, _)| at).collect();
@@ -213,12 +232,11 @@ impl<B: BasicBolt> Bolt for PerTuple<B> {
     }
 
     async fn execute(&mut self, input: Tuples, out: &mut OutputCollector) -> Result<(), TaskError> {
+        self.outputs.most_bytes = out.batch_bytes();
         let done = self.call(&input, out).await;
         if done.is_err() {
             // What could not leave has failed with the call. It must not leave with the next one.
-            self.outputs.finish_all();
-            self.outputs.ready.clear();
-            self.outputs.ready_rows = 0;
+            self.outputs.clear();
         }
         done
     }
@@ -244,7 +262,7 @@ impl<B: BasicBolt> PerTuple<B> {
             {
                 out.fail_rows(input, &[row], error);
             }
-            if self.outputs.finish_full(self.batch_rows) {
+            if self.outputs.finish_full() {
                 self.send(Some(input), out).await?;
             }
         }

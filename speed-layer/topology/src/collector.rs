@@ -6,9 +6,9 @@ use arrow::array::RecordBatch;
 
 use crate::{
     acker::FailReason,
-    anchors::{Anchors, Origin},
+    anchors::{Anchors, Held, Origin},
     delivery::Delivery,
-    lineage::{Label, TaskId},
+    lineage::{ByBatch, Label, TaskId},
     router::{EmitError, Router},
     row::{Row, RowBuilder},
     tuples::{Tuple, Tuples},
@@ -27,14 +27,15 @@ pub struct OutputCollector {
 
 struct Buffer {
     rows: RowBuilder,
-    /// Each row's anchors: where they begin in `anchors`.
-    starts: Vec<usize>,
-    anchors: Vec<(Tuples, usize)>,
+    anchors: Held,
+    /// They leave when they hold so many bytes.
+    most_bytes: usize,
 }
 
 struct Settlement {
     delivery: Arc<Delivery>,
-    rows: Option<Arc<[u32]>>,
+    /// `None`: all.
+    rows: Option<Vec<u32>>,
     /// `None`: acked.
     failed: Option<FailReason>,
 }
@@ -103,13 +104,13 @@ impl OutputCollector {
         if self.buffers[stream].is_none() {
             let rows = RowBuilder::new(Arc::clone(&declared.schema), self.router.batch_rows.min(1_024))
                 .map_err(|source| EmitError::Row { stream: (**name).clone(), source })?;
-            self.buffers[stream] = Some(Buffer { rows, starts: Vec::new(), anchors: Vec::new() });
+            let most_bytes = self.router.batch_bytes(stream);
+            self.buffers[stream] = Some(Buffer { rows, anchors: Held::default(), most_bytes });
         }
         let Some(buffer) = &mut self.buffers[stream] else { return Ok(()) };
         buffer.rows.append(tuple).map_err(|source| EmitError::Row { stream: (**name).clone(), source })?;
-        buffer.starts.push(buffer.anchors.len());
-        buffer.anchors.extend(anchors.iter().map(|anchor| (anchor.tuples.clone(), anchor.row)));
-        if buffer.rows.len() >= self.router.batch_rows {
+        buffer.anchors.push(anchors);
+        if buffer.rows.len() >= self.router.batch_rows || buffer.rows.bytes() >= buffer.most_bytes {
             self.flush().await?;
         }
         Ok(())
@@ -126,6 +127,12 @@ impl OutputCollector {
         Ok(())
     }
 
+    /// How many bytes a batch may hold, whichever stream it is for.
+    pub(crate) fn batch_bytes(&self) -> usize {
+        let streams = 0..self.router.streams.len();
+        streams.map(|stream| self.router.batch_bytes(stream)).min().unwrap_or(usize::MAX)
+    }
+
     /// How many rows went to each task since this was asked last. A tuple that goes to several tasks counts for each.
     pub fn take_sent(&mut self) -> BTreeMap<TaskId, u64> {
         std::mem::take(&mut self.router.sent)
@@ -133,23 +140,26 @@ impl OutputCollector {
 
     /// Acks tuples: what was to be done with them is done, or is up to what was anchored to them.
     pub fn ack(&mut self, tuples: &Tuples) {
-        self.settle(tuples, tuples.index.clone(), None);
+        self.settle(tuples, None, None);
     }
 
     /// Acks one tuple of a batch.
     pub fn ack_tuple(&mut self, tuple: Tuple<'_>) {
-        self.ack_rows(tuple.tuples, &[tuple.row as u32]);
+        self.settle(tuple.tuples, Some(&[tuple.row as u32]), None);
     }
 
     /// Acks these rows of a batch.
+    ///
+    /// # Panics
+    ///
+    /// If one of the rows does not exist. The call then fails as after any other panic, and none of them is acked.
     pub fn ack_rows(&mut self, tuples: &Tuples, rows: &[u32]) {
-        self.settle(tuples, Some(delivery_rows(tuples, rows)), None);
+        self.settle(tuples, Some(rows), None);
     }
 
     /// Fails tuples: the trees that they belong to will not be done, and their spouts are told why.
     pub fn fail(&mut self, tuples: &Tuples, why: impl fmt::Display) {
-        let why = FailReason::Failed(why.to_string().into());
-        self.settle(tuples, tuples.index.clone(), Some(why));
+        self.settle(tuples, None, Some(FailReason::Failed(why.to_string().into())));
     }
 
     /// Fails one tuple of a batch.
@@ -158,18 +168,39 @@ impl OutputCollector {
     }
 
     /// Fails these rows of a batch.
+    ///
+    /// # Panics
+    ///
+    /// If one of the rows does not exist, as [`ack_rows`](Self::ack_rows).
     pub fn fail_rows(&mut self, tuples: &Tuples, rows: &[u32], why: impl fmt::Display) {
-        let why = FailReason::Failed(why.to_string().into());
-        self.settle(tuples, Some(delivery_rows(tuples, rows)), Some(why));
+        self.settle(tuples, Some(rows), Some(FailReason::Failed(why.to_string().into())));
     }
 
     /// Gives the trees of these tuples their whole message time-out again, from now on.
     pub fn reset_timeout(&mut self, tuples: &Tuples) {
-        tuples.delivery.reset_timeout(tuples.index.as_deref());
+        tuples.delivery.reset_timeout();
     }
 
-    fn settle(&mut self, tuples: &Tuples, rows: Option<Arc<[u32]>>, failed: Option<FailReason>) {
-        self.settlements.push(Settlement { delivery: Arc::clone(&tuples.delivery), rows, failed });
+    fn settle(&mut self, tuples: &Tuples, rows: Option<&[u32]>, failed: Option<FailReason>) {
+        let delivery = &tuples.delivery;
+        let Some(rows) = rows else {
+            self.settlements.push(Settlement { delivery: Arc::clone(delivery), rows: None, failed });
+            return;
+        };
+        // Later it would be too late: some of the rows would have been marked, and not been reported.
+        delivery.check(rows);
+        // Tuples that are settled one by one become one list.
+        match self.settlements.last_mut() {
+            Some(Settlement { delivery: last, rows: Some(before), failed: as_before })
+                if Arc::ptr_eq(last, delivery) && *as_before == failed =>
+            {
+                before.extend(rows);
+            }
+            _ => {
+                let delivery = Arc::clone(delivery);
+                self.settlements.push(Settlement { delivery, rows: Some(rows.to_vec()), failed });
+            }
+        }
     }
 
     async fn emit_to(
@@ -187,7 +218,13 @@ impl OutputCollector {
             let stream = (*self.router.streams[stream].name).clone();
             return Err(EmitError::Count { stream, rows: rows.num_rows(), given, what: "anchors" });
         }
+        if let Some((row, of)) = anchors.missing() {
+            let stream = (*self.router.streams[stream].name).clone();
+            return Err(EmitError::Anchor { stream, row, of });
+        }
         let outgoing = self.router.plan(stream, &rows, to, Origin::Anchors(anchors))?;
+        // While they wait for room they are not to keep memory that only they hold.
+        drop(rows);
         self.router.send(outgoing).await
     }
 
@@ -199,24 +236,16 @@ impl OutputCollector {
                 continue;
             }
             let rows = buffer.rows.finish();
-            let mut starts = std::mem::take(&mut buffer.starts);
             let anchors = std::mem::take(&mut buffer.anchors);
-            starts.push(anchors.len());
-            let planned = if anchors.is_empty() {
-                self.router.plan(stream, &rows, None, Origin::Anchors(Anchors::None))
-            } else {
-                let tuples: Vec<Tuple<'_>> =
-                    anchors.iter().map(|(tuples, row)| Tuple { tuples, row: *row }).collect();
-                let lists: Vec<Vec<Tuple<'_>>> =
-                    starts.windows(2).map(|range| tuples[range[0]..range[1]].to_vec()).collect();
-                self.router.plan(stream, &rows, None, Origin::Anchors(Anchors::Lists(&lists)))
-            };
-            match planned {
-                Ok(outgoing) => self.router.send(outgoing).await?,
+            match self.router.plan(stream, &rows, None, Origin::Held(&anchors)) {
+                Ok(outgoing) => {
+                    drop(rows);
+                    self.router.send(outgoing).await?;
+                }
                 Err(error) => {
                     // The bolt was told that they are on their way: whatever it makes of this error, and whenever it
                     // acks what they come from, their trees are not done.
-                    lose(&anchors, &FailReason::Failed(error.to_string().into()));
+                    anchors.lose(&FailReason::Failed(error.to_string().into()));
                     return Err(error);
                 }
             }
@@ -228,12 +257,15 @@ impl OutputCollector {
     pub(crate) async fn end_call(&mut self) -> Result<(), EmitError> {
         self.flush().await?;
         self.router.label = None;
+        // One message for each root batch, however many words there were.
+        let mut acks = ByBatch::default();
         for Settlement { delivery, rows, failed } in self.settlements.drain(..) {
             match failed {
-                None => delivery.ack(rows.as_deref()),
+                None => delivery.ack(rows.as_deref(), &mut acks),
                 Some(reason) => delivery.fail(rows.as_deref(), &reason),
             }
         }
+        self.router.ackers.ack(acks);
         Ok(())
     }
 
@@ -244,7 +276,7 @@ impl OutputCollector {
         }
         self.router.label = None;
         for buffer in self.buffers.iter_mut().filter_map(Option::take) {
-            lose(&buffer.anchors, reason);
+            buffer.anchors.lose(reason);
         }
     }
 
@@ -252,15 +284,4 @@ impl OutputCollector {
     pub(crate) async fn announce(&mut self, event: &str) -> Result<(), EmitError> {
         self.router.announce(event).await
     }
-}
-
-/// Fails what tuples come from that will not leave.
-fn lose(anchors: &[(Tuples, usize)], reason: &FailReason) {
-    for (tuples, row) in anchors {
-        tuples.delivery.fail(Some(&[tuples.delivery_row(*row) as u32]), reason);
-    }
-}
-
-fn delivery_rows(tuples: &Tuples, rows: &[u32]) -> Arc<[u32]> {
-    rows.iter().map(|row| tuples.delivery_row(*row as usize) as u32).collect()
 }

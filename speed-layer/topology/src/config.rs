@@ -12,13 +12,15 @@ pub struct TopologyConfig {
     pub message_timeout: Duration,
     /// Tuples of one spout task that may be pending at once.
     pub max_spout_pending: usize,
-    /// Rows of one batch between executors, at most.
+    /// Rows of one batch between executors, at most. Batches of large rows have fewer, see
+    /// [`queue_bytes`](Self::queue_bytes).
     pub batch_rows: usize,
     /// How long a spout's single tuples may wait for others to make a batch.
     pub linger: Duration,
     /// Rows that may wait in front of one executor.
     pub queue_rows: usize,
-    /// Bytes that the rows in front of one executor may hold in memory.
+    /// Bytes that the rows in front of one executor may hold in memory, with their lineage. A batch has at most about a
+    /// quarter of this, or 64 KiB if that is more, or a single row.
     pub queue_bytes: usize,
     /// Whether the spouts begin at once or wait for an activation.
     pub active: bool,

@@ -167,6 +167,8 @@ pub(crate) struct Partitioner {
     targets: usize,
     rule: Rule,
     hashes: Vec<u64>,
+    /// How much each target had received when this was remembered.
+    remembered: Vec<u64>,
 }
 
 enum Rule {
@@ -204,7 +206,33 @@ impl Partitioner {
                 Rule::Custom(custom)
             }
         };
-        Self { targets, rule, hashes: Vec::new() }
+        Self { targets, rule, hashes: Vec::new(), remembered: Vec::new() }
+    }
+
+    /// How much each target has received, where the rule goes by it.
+    fn sent(&mut self) -> Option<&mut Vec<u64>> {
+        match &mut self.rule {
+            Rule::Shuffle(shuffle) => Some(&mut shuffle.sent),
+            Rule::TwoChoices { sent, .. } => Some(sent),
+            _ => None,
+        }
+    }
+
+    /// Remembers what the targets have received, for [`undo`](Self::undo).
+    pub(crate) fn remember(&mut self) {
+        let mut remembered = std::mem::take(&mut self.remembered);
+        if let Some(sent) = self.sent() {
+            remembered.clone_from(sent);
+        }
+        self.remembered = remembered;
+    }
+
+    /// Takes back what was said since then: none of it was sent.
+    pub(crate) fn undo(&mut self) {
+        let remembered = std::mem::take(&mut self.remembered);
+        if let Some(sent) = self.sent() {
+            *sent = remembered;
+        }
     }
 
     /// Says which rows go to which target, by its index. Every list is ascending, so that order is kept.
@@ -281,5 +309,42 @@ fn push(rows: Vec<Vec<u32>>, count: usize, parts: &mut Vec<(usize, Selection)>) 
     for (target, rows) in rows.into_iter().enumerate().filter(|(_, rows)| !rows.is_empty()) {
         let whole = rows.len() == count && rows.iter().enumerate().all(|(at, row)| at as u32 == *row);
         parts.push((target, if whole { Selection::All } else { Selection::Rows(rows.into()) }));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use arrow::array::Int64Array;
+    use arrow::datatypes::DataType;
+
+    use super::*;
+    use crate::declare::fields;
+
+    #[test]
+    fn what_was_not_sent_does_not_count() {
+        let stream = StreamRef { component: "spout".to_owned(), stream: "default".to_owned() };
+        let context = GroupingContext { stream, from: 1, targets: vec![2, 3, 4] };
+        let batch = |from: i64| {
+            let column = Arc::new((from..from + 100).collect::<Int64Array>());
+            RecordBatch::try_new(fields([("n", DataType::Int64)]), vec![column]).unwrap()
+        };
+        for grouping in [Grouping::Shuffle, Grouping::partial_key(&["n"]), Grouping::fields(&["n"])] {
+            let [mut one, mut other] = [(); 2].map(|()| Partitioner::new(&grouping, &context, |_| 0));
+            let parts = |partitioner: &mut Partitioner, from: i64| {
+                let mut parts = Vec::new();
+                partitioner.remember();
+                partitioner.partition(&batch(from), None, &mut parts).unwrap();
+                format!("{parts:?}")
+            };
+            for round in 0..20 {
+                for refused in 0..round % 3 {
+                    parts(&mut other, 1_000 * refused + 7);
+                    other.undo();
+                }
+                assert_eq!(parts(&mut one, round), parts(&mut other, round), "{grouping:?}, round {round}");
+            }
+        }
     }
 }

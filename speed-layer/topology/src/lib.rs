@@ -71,6 +71,7 @@ mod queue;
 mod rolling;
 mod router;
 mod row;
+mod size;
 mod spout;
 mod spout_collector;
 pub mod testing;

@@ -4,7 +4,11 @@
 //! the batch, row), and an acker is an array per root batch. As in Storm, each delivery of a tuple is an *edge* with a
 //! random id, and a tree is done when the XOR over everything that was reported for its root is zero.
 
+mod places;
+
 use std::sync::{Arc, LazyLock};
+
+pub(crate) use places::{ByBatch, Places};
 
 /// A task of a topology.
 pub type TaskId = u32;
@@ -36,6 +40,7 @@ pub(crate) struct Edge {
 /// The edges of each row of a batch.
 #[derive(Clone, Debug)]
 pub(crate) struct Lineage {
+    /// The root batches of the edges, and no others: what is done per batch is at most done per edge.
     pub(crate) batches: Arc<[RootBatch]>,
     pub(crate) edges: Vec<Edge>,
     /// Where each row's edges begin, with the end of the last; `None`: every row has exactly one.
@@ -62,12 +67,34 @@ impl Lineage {
             Some(starts) => &self.edges[starts[row] as usize..starts[row + 1] as usize],
         }
     }
+
+    /// The lineage of some of the rows, by itself.
+    pub(crate) fn of_rows(&self, rows: impl ExactSizeIterator<Item = usize>) -> Self {
+        if self.is_unanchored() {
+            return Self::unanchored();
+        }
+        let mut chosen = LineageChain { uneven: self.starts.is_some(), ..LineageChain::default() };
+        for row in rows {
+            if chosen.uneven {
+                chosen.starts.push(chosen.edges.len() as u32);
+            }
+            chosen.add(&self.batches, self.of_row(row));
+        }
+        chosen.finish()
+    }
+
+    /// How many bytes it holds in memory.
+    pub(crate) fn bytes(&self) -> usize {
+        size_of_val(&*self.batches)
+            + self.edges.capacity() * size_of::<Edge>()
+            + self.starts.as_ref().map_or(0, |starts| starts.capacity() * size_of::<u32>())
+    }
 }
 
 /// Puts the lineages of batches one behind the other.
 #[derive(Debug, Default)]
 pub(crate) struct LineageChain {
-    batches: Vec<RootBatch>,
+    places: Places,
     edges: Vec<Edge>,
     starts: Vec<u32>,
     rows: usize,
@@ -78,7 +105,6 @@ pub(crate) struct LineageChain {
 impl LineageChain {
     /// Adds the lineage of the next `rows` rows.
     pub(crate) fn push(&mut self, lineage: &Lineage, rows: usize) {
-        let places: Vec<u32> = lineage.batches.iter().map(|batch| self.place(*batch)).collect();
         let even = lineage.starts.is_none() && (!lineage.is_unanchored() || rows == 0);
         if !even && !self.uneven {
             // Until here row n had edge n.
@@ -92,18 +118,16 @@ impl LineageChain {
                 end += lineage.of_row(row).len() as u32;
             }
         }
-        self.edges
-            .extend(lineage.edges.iter().map(|edge| Edge { batch: places[edge.batch as usize], ..*edge }));
+        self.add(&lineage.batches, &lineage.edges);
         self.rows += rows;
     }
 
-    fn place(&mut self, batch: RootBatch) -> u32 {
-        // Neighbours mostly come from the same few batches, the latest ones.
-        let known = self.batches.iter().rposition(|known| *known == batch);
-        known.unwrap_or_else(|| {
-            self.batches.push(batch);
-            self.batches.len() - 1
-        }) as u32
+    /// Adds edges whose batches are these.
+    fn add(&mut self, batches: &[RootBatch], edges: &[Edge]) {
+        let places = &mut self.places;
+        self.edges.extend(
+            edges.iter().map(|edge| Edge { batch: places.of(batches[edge.batch as usize]) as u32, ..*edge }),
+        );
     }
 
     pub(crate) fn finish(mut self) -> Lineage {
@@ -114,7 +138,7 @@ impl LineageChain {
             self.starts.push(self.edges.len() as u32);
             self.starts
         });
-        Lineage { batches: self.batches.into(), edges: self.edges, starts }
+        Lineage { batches: self.places.finish(), edges: self.edges, starts }
     }
 }
 
@@ -166,6 +190,22 @@ mod tests {
         let found: Vec<_> = (0..8).map(|row| roots(&whole, row)).collect();
         assert_eq!(found, expected);
         assert_eq!(whole.batches.len(), 2);
+    }
+
+    #[test]
+    fn some_rows_have_a_lineage_of_their_own_with_no_other_batches() {
+        let mut chain = LineageChain::default();
+        (0..100).for_each(|number| chain.push(&lineage(number, &[&[number as u32]]), 1));
+        let even = chain.finish();
+        let some = even.of_rows([70, 3].into_iter());
+        assert!(some.starts.is_none());
+        assert_eq!([roots(&some, 0), roots(&some, 1)], [[(70, 70)], [(3, 3)]]);
+        assert_eq!(some.batches.len(), 2);
+
+        let uneven = lineage(8, &[&[0, 1], &[], &[2]]);
+        let some = uneven.of_rows([1, 0].into_iter());
+        assert_eq!([roots(&some, 0), roots(&some, 1)], [vec![], vec![(8, 0), (8, 1)]]);
+        assert!(uneven.of_rows([1].into_iter()).is_unanchored());
     }
 
     #[test]

@@ -269,19 +269,32 @@ pub struct InputMetrics {
     pub execute_latency: LatencySnapshot,
 }
 
-/// What waits in front of an executor.
+/// What waits in front of an executor. A batch that is larger than may wait passes alone, so there is never more than
+/// the larger one of what may wait and of the largest batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct QueueFill {
     /// Rows that wait.
     pub rows: usize,
     /// The most rows that ever waited.
     pub most_rows: usize,
+    /// The most rows of one batch that ever waited.
+    pub largest_rows: usize,
     /// Rows that may wait.
     pub row_capacity: usize,
-    /// Bytes that they hold in memory.
+    /// Bytes that they and their lineage hold in memory.
     pub bytes: usize,
     /// The most bytes that were ever held.
     pub most_bytes: usize,
-    /// Bytes that may be held; one batch larger than this passes alone.
+    /// The most bytes that one batch ever held.
+    pub largest_bytes: usize,
+    /// Bytes that may be held.
     pub byte_capacity: usize,
+}
+
+impl QueueFill {
+    /// Whether there never was more than may be.
+    pub fn kept_its_bounds(&self) -> bool {
+        self.most_rows <= self.row_capacity.max(self.largest_rows)
+            && self.most_bytes <= self.byte_capacity.max(self.largest_bytes)
+    }
 }

@@ -1,12 +1,12 @@
 //! The bounded queue in front of an executor.
 //!
-//! Bounded in rows and in bytes that the rows hold in memory. A sender waits its turn until there is room, so what one
-//! task sends to another arrives in order, also when the queue is full. A batch that is larger than the whole queue
-//! passes alone.
+//! Bounded in rows and in bytes that the rows and their lineage hold in memory. A sender waits its turn until there is
+//! room, so what one task sends to another arrives in order, also when the queue is full. A batch that is larger than the
+//! whole queue passes alone.
 
 use std::sync::{
     Arc,
-    atomic::{AtomicUsize, Ordering::Relaxed},
+    atomic::{AtomicUsize, Ordering::SeqCst},
 };
 
 use arrow::array::RecordBatch;
@@ -29,6 +29,13 @@ pub(crate) struct Fragment {
     pub(crate) label: Option<Label>,
 }
 
+impl Fragment {
+    /// How many bytes it keeps in memory.
+    pub(crate) fn bytes(&self) -> usize {
+        self.rows.get_array_memory_size() + self.lineage.bytes()
+    }
+}
+
 /// The topology has ended: nobody takes anything any more.
 #[derive(Debug)]
 pub(crate) struct Closed;
@@ -39,23 +46,46 @@ struct Room {
     bytes: Semaphore,
     row_capacity: u32,
     byte_capacity: u32,
-    most_rows: AtomicUsize,
-    most_bytes: AtomicUsize,
+    filled_rows: Filled,
+    filled_bytes: Filled,
 }
 
-impl Room {
-    fn fill(&self) -> (usize, usize) {
-        let rows = self.row_capacity as usize - self.rows.available_permits().min(self.row_capacity as usize);
-        let bytes =
-            self.byte_capacity as usize - self.bytes.available_permits().min(self.byte_capacity as usize);
-        (rows, bytes)
+/// What really waits in a queue, counted where it goes in and out: it says whether the room is given out well.
+#[derive(Debug, Default)]
+struct Filled {
+    now: AtomicUsize,
+    /// The most that there ever was.
+    most: AtomicUsize,
+    /// The most that one fragment ever had.
+    largest: AtomicUsize,
+}
+
+impl Filled {
+    fn enter(&self, count: usize) {
+        let now = self.now.fetch_add(count, SeqCst) + count;
+        self.most.fetch_max(now, SeqCst);
+        self.largest.fetch_max(count, SeqCst);
     }
+
+    fn leave(&self, count: usize) {
+        self.now.fetch_sub(count, SeqCst);
+    }
+}
+
+/// A fragment with the room that it takes up.
+#[derive(Debug)]
+struct Waiting {
+    fragment: Fragment,
+    rows: u32,
+    bytes: u32,
+    /// How many bytes it really has.
+    size: usize,
 }
 
 /// The senders' end.
 #[derive(Clone, Debug)]
 pub(crate) struct QueueSender {
-    fragments: mpsc::UnboundedSender<(Fragment, u32, u32)>,
+    fragments: mpsc::UnboundedSender<Waiting>,
     room: Arc<Room>,
 }
 
@@ -65,12 +95,13 @@ pub(crate) struct Place<'a> {
     sender: &'a QueueSender,
     rows: SemaphorePermit<'a>,
     bytes: SemaphorePermit<'a>,
+    size: usize,
 }
 
 /// The executor's end. Dropping it closes the queue.
 #[derive(Debug)]
 pub(crate) struct QueueReceiver {
-    fragments: mpsc::UnboundedReceiver<(Fragment, u32, u32)>,
+    fragments: mpsc::UnboundedReceiver<Waiting>,
     room: Arc<Room>,
 }
 
@@ -87,23 +118,29 @@ pub(crate) fn queue(rows: usize, bytes: usize) -> (QueueSender, QueueReceiver) {
         bytes: Semaphore::new(byte_capacity as usize),
         row_capacity,
         byte_capacity,
-        most_rows: AtomicUsize::new(0),
-        most_bytes: AtomicUsize::new(0),
+        filled_rows: Filled::default(),
+        filled_bytes: Filled::default(),
     });
     let (sender, receiver) = mpsc::unbounded_channel();
     (QueueSender { fragments: sender, room: Arc::clone(&room) }, QueueReceiver { fragments: receiver, room })
 }
 
 impl QueueSender {
-    /// Waits for room for these rows. Who no longer waits gives its place up.
-    pub(crate) async fn room_for(&self, rows: &RecordBatch) -> Result<Place<'_>, Closed> {
+    /// Waits for room for a fragment. Who no longer waits gives its place up.
+    pub(crate) async fn room_for(&self, fragment: &Fragment) -> Result<Place<'_>, Closed> {
         let room = &self.room;
-        let count = (rows.num_rows() as u64).min(u64::from(room.row_capacity)) as u32;
-        let size = (rows.get_array_memory_size() as u64).min(u64::from(room.byte_capacity)) as u32;
+        let size = fragment.bytes();
+        let count = (fragment.rows.num_rows() as u64).min(u64::from(room.row_capacity)) as u32;
+        let held = (size as u64).min(u64::from(room.byte_capacity)) as u32;
         // Always rows first: who has its rows waits for bytes, which the executor frees without waiting for anybody.
         let rows = room.rows.acquire_many(count).await.map_err(|_| Closed)?;
-        let bytes = room.bytes.acquire_many(size).await.map_err(|_| Closed)?;
-        Ok(Place { sender: self, rows, bytes })
+        let bytes = room.bytes.acquire_many(held).await.map_err(|_| Closed)?;
+        Ok(Place { sender: self, rows, bytes, size })
+    }
+
+    /// How many bytes may wait.
+    pub(crate) fn byte_capacity(&self) -> usize {
+        self.room.byte_capacity as usize
     }
 
     pub(crate) fn gauge(&self) -> QueueGauge {
@@ -114,15 +151,13 @@ impl QueueSender {
 impl Place<'_> {
     /// Hands over the fragment that the place is for.
     pub(crate) fn take(self, fragment: Fragment) -> Result<(), Closed> {
-        let Self { sender, rows, bytes } = self;
-        let (count, size) = (rows.num_permits() as u32, bytes.num_permits() as u32);
-        rows.forget();
-        bytes.forget();
-        let room = &sender.room;
-        let (filled_rows, filled_bytes) = room.fill();
-        room.most_rows.fetch_max(filled_rows, Relaxed);
-        room.most_bytes.fetch_max(filled_bytes, Relaxed);
-        sender.fragments.send((fragment, count, size)).map_err(|_| Closed)
+        let Self { sender, rows: row_permits, bytes: byte_permits, size } = self;
+        let (rows, bytes) = (row_permits.num_permits() as u32, byte_permits.num_permits() as u32);
+        row_permits.forget();
+        byte_permits.forget();
+        sender.room.filled_rows.enter(fragment.rows.num_rows());
+        sender.room.filled_bytes.enter(size);
+        sender.fragments.send(Waiting { fragment, rows, bytes, size }).map_err(|_| Closed)
     }
 }
 
@@ -139,7 +174,16 @@ impl QueueReceiver {
         Some(self.release(taken))
     }
 
-    fn release(&self, (fragment, rows, bytes): (Fragment, u32, u32)) -> Fragment {
+    /// How many bytes may wait.
+    pub(crate) fn byte_capacity(&self) -> usize {
+        self.room.byte_capacity as usize
+    }
+
+    fn release(&self, waiting: Waiting) -> Fragment {
+        let Waiting { fragment, rows, bytes, size } = waiting;
+        // Before others may come in.
+        self.room.filled_rows.leave(fragment.rows.num_rows());
+        self.room.filled_bytes.leave(size);
         self.room.rows.add_permits(rows as usize);
         self.room.bytes.add_permits(bytes as usize);
         fragment
@@ -155,14 +199,16 @@ impl Drop for QueueReceiver {
 
 impl QueueGauge {
     pub(crate) fn read(&self) -> QueueFill {
-        let (rows, bytes) = self.0.fill();
+        let Room { row_capacity, byte_capacity, filled_rows, filled_bytes, .. } = &*self.0;
         QueueFill {
-            rows,
-            most_rows: self.0.most_rows.load(Relaxed),
-            row_capacity: self.0.row_capacity as usize,
-            bytes,
-            most_bytes: self.0.most_bytes.load(Relaxed),
-            byte_capacity: self.0.byte_capacity as usize,
+            rows: filled_rows.now.load(SeqCst),
+            most_rows: filled_rows.most.load(SeqCst),
+            largest_rows: filled_rows.largest.load(SeqCst),
+            row_capacity: *row_capacity as usize,
+            bytes: filled_bytes.now.load(SeqCst),
+            most_bytes: filled_bytes.most.load(SeqCst),
+            largest_bytes: filled_bytes.largest.load(SeqCst),
+            byte_capacity: *byte_capacity as usize,
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, VecDeque},
+    ops::Range,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering::SeqCst},
@@ -26,8 +27,8 @@ use crate::{
     metrics::OutputStats,
     queue::{Fragment, QueueSender},
     row::RowError,
+    size::{SHARE, batch_bytes, pieces, take_rows},
     topology::StreamRef,
-    tuples::take_rows,
 };
 
 /// Why something could not be emitted. Nothing of it was.
@@ -73,6 +74,16 @@ pub enum EmitError {
         given: usize,
         /// Which of both.
         what: &'static str,
+    },
+    /// A row comes from a tuple that does not exist.
+    #[error("rows for stream `{stream}` are anchored to row {row} of {of} tuples")]
+    Anchor {
+        /// The stream.
+        stream: StreamRef,
+        /// The missing tuple's row.
+        row: u32,
+        /// The tuples that there are.
+        of: usize,
     },
     /// A direct stream needs a task, and only a direct stream takes one.
     #[error("stream `{stream}` is {declared}: use {instead}")]
@@ -161,6 +172,11 @@ impl Router {
         })
     }
 
+    /// How many bytes a batch for a stream may hold.
+    pub(crate) fn batch_bytes(&self, stream: usize) -> usize {
+        batch_bytes_of(&self.streams[stream].routes)
+    }
+
     /// The rows with the stream's own schema, if they fit it by names and types.
     pub(crate) fn checked(&self, stream: usize, rows: RecordBatch) -> Result<RecordBatch, EmitError> {
         let OutStream { schema, name, .. } = &self.streams[stream];
@@ -212,35 +228,29 @@ impl Router {
             _ => {}
         }
         // First all that can fail: what is anchored is part of a tree, and must leave.
-        let mut planned = Vec::new();
-        let mut parts = Vec::new();
-        for base in (0..rows.num_rows()).step_by(self.batch_rows) {
-            let count = self.batch_rows.min(rows.num_rows() - base);
-            let piece = if count == rows.num_rows() { rows.clone() } else { rows.slice(base, count) };
-            for (number, route) in routes.iter_mut().enumerate() {
-                parts.clear();
-                match to {
-                    Some(to) => {
-                        let target = route.targets.iter().position(|(task, _)| *task == to);
-                        parts.extend(target.map(|target| (target, Selection::All)));
-                    }
-                    None => {
-                        let grouped = route.partitioner.partition(&piece, self.label, &mut parts);
-                        grouped.map_err(|source| EmitError::Grouping { stream: (**name).clone(), source })?;
-                    }
-                }
-                for (target, selection) in parts.drain(..) {
-                    let rows = selected(&piece, &selection)?;
-                    planned.push((number, target, base, count, selection, rows));
-                }
+        let most_bytes = batch_bytes_of(routes);
+        let most_rows = match origin.row_bytes() {
+            0 => self.batch_rows,
+            lineage => self.batch_rows.min((most_bytes / lineage).max(1)),
+        };
+        let pieces = pieces(rows, most_rows, most_bytes);
+        routes.iter_mut().for_each(|route| route.partitioner.remember());
+        let planned = match planned(routes, rows, pieces, to, self.label) {
+            Ok(planned) => planned,
+            Err(error) => {
+                routes.iter_mut().for_each(|route| route.partitioner.undo());
+                return Err(match error {
+                    Unplanned::Grouping(source) => EmitError::Grouping { stream: (**name).clone(), source },
+                    Unplanned::Arrow(error) => error.into(),
+                });
             }
-        }
+        };
         if let (Some(task), true) = (to, planned.is_empty() && rows.num_rows() > 0) {
             return Err(EmitError::NotListening { stream: (**name).clone(), task });
         }
         let mut outgoing = Vec::with_capacity(planned.len());
-        for (route, target, base, count, selection, rows) in planned {
-            let lineage = lineage(&mut origin, base, count, &selection, &mut self.ids);
+        for Part { route, target, piece, selection, rows } in planned {
+            let lineage = lineage(&mut origin, piece.start, piece.len(), &selection, &mut self.ids);
             stats.transferred(rows.num_rows());
             let (to, queue) = &routes[route].targets[target];
             *self.sent.entry(*to).or_default() += rows.num_rows() as u64;
@@ -268,7 +278,7 @@ impl Router {
             Unsent { outgoing: outgoing.into(), in_flight: &self.in_flight, ackers: &self.ackers };
         while let Some((queue, fragment)) = unsent.outgoing.front() {
             let queue = queue.clone();
-            let place = queue.room_for(&fragment.rows).await.map_err(|_| EmitError::Stopped)?;
+            let place = queue.room_for(fragment).await.map_err(|_| EmitError::Stopped)?;
             if let Some((_, fragment)) = unsent.outgoing.pop_front() {
                 place.take(fragment).map_err(|_| EmitError::Stopped)?;
             }
@@ -291,19 +301,83 @@ impl Drop for Unsent<'_> {
     }
 }
 
-/// A part of a batch smaller than this has its rows copied, so that it does not keep the memory of the whole.
-const SHARE: usize = 4;
+/// Rows for one target.
+struct Part {
+    route: usize,
+    target: usize,
+    /// The piece of the emitted rows that they were selected from.
+    piece: Range<usize>,
+    selection: Selection,
+    rows: RecordBatch,
+}
 
-fn selected(batch: &RecordBatch, selection: &Selection) -> Result<RecordBatch, ArrowError> {
-    match *selection {
-        Selection::All => Ok(batch.clone()),
-        Selection::Slice { offset, rows } if rows * SHARE >= batch.num_rows() => {
-            Ok(batch.slice(offset, rows))
-        }
-        Selection::Slice { offset, rows } => {
-            let chosen = UInt32Array::from_iter_values((offset..offset + rows).map(|row| row as u32));
-            take_rows(batch, &chosen)
-        }
-        Selection::Rows(ref rows) => take_rows(batch, rows),
+/// Why nothing was planned.
+enum Unplanned {
+    Grouping(TaskError),
+    Arrow(ArrowError),
+}
+
+impl From<ArrowError> for Unplanned {
+    fn from(error: ArrowError) -> Self {
+        Self::Arrow(error)
     }
+}
+
+/// Says which rows go to which target, piece by piece.
+fn planned(
+    routes: &mut [Route],
+    rows: &RecordBatch,
+    pieces: Vec<Range<usize>>,
+    to: Option<TaskId>,
+    label: Option<Label>,
+) -> Result<Vec<Part>, Unplanned> {
+    let mut planned = Vec::new();
+    let mut parts = Vec::new();
+    for piece in pieces {
+        let whole = if piece.len() == rows.num_rows() { rows } else { &rows.slice(piece.start, piece.len()) };
+        for (number, route) in routes.iter_mut().enumerate() {
+            match to {
+                Some(to) => {
+                    let target = route.targets.iter().position(|(task, _)| *task == to);
+                    parts.extend(target.map(|target| (target, Selection::All)));
+                }
+                None => {
+                    let grouped = route.partitioner.partition(whole, label, &mut parts);
+                    grouped.map_err(Unplanned::Grouping)?;
+                }
+            }
+            for (target, selection) in parts.drain(..) {
+                let rows = selected(rows, &piece, whole, &selection)?;
+                planned.push(Part { route: number, target, piece: piece.clone(), selection, rows });
+            }
+        }
+    }
+    Ok(planned)
+}
+
+/// The selected rows of `whole`, which is a piece of `batch`. Few rows are copied.
+fn selected(
+    batch: &RecordBatch,
+    piece: &Range<usize>,
+    whole: &RecordBatch,
+    selection: &Selection,
+) -> Result<RecordBatch, ArrowError> {
+    let (offset, rows) = match *selection {
+        Selection::All => (0, piece.len()),
+        Selection::Slice { offset, rows } => (offset, rows),
+        Selection::Rows(ref rows) => return take_rows(whole, rows),
+    };
+    if rows == whole.num_rows() && rows * SHARE >= batch.num_rows() {
+        return Ok(whole.clone());
+    }
+    if rows * SHARE >= batch.num_rows() {
+        return Ok(whole.slice(offset, rows));
+    }
+    take_rows(whole, &UInt32Array::from_iter_values((offset..offset + rows).map(|row| row as u32)))
+}
+
+/// How many bytes a batch may hold that goes these ways.
+fn batch_bytes_of(routes: &[Route]) -> usize {
+    let queues = routes.iter().flat_map(|route| &route.targets).map(|(_, queue)| queue.byte_capacity());
+    batch_bytes(queues.min().unwrap_or(usize::MAX))
 }

@@ -145,6 +145,11 @@ impl RowBuilder {
         self.rows
     }
 
+    /// About how many bytes they hold.
+    pub(crate) fn bytes(&self) -> usize {
+        self.columns.iter().map(|column| column.held_bytes(self.rows)).sum()
+    }
+
     /// Whether it holds none.
     pub fn is_empty(&self) -> bool {
         self.rows == 0

@@ -57,6 +57,8 @@ struct Buffer {
     /// Empty: the rows have no ids.
     ids: Vec<MessageId>,
     since: Duration,
+    /// They leave when they hold so many bytes.
+    most_bytes: usize,
 }
 
 struct Pending {
@@ -148,7 +150,8 @@ impl SpoutOutputCollector {
         if self.buffers[stream].is_none() {
             let rows = RowBuilder::new(Arc::clone(&declared.schema), self.router.batch_rows.min(1_024))
                 .map_err(wrong)?;
-            self.buffers[stream] = Some(Buffer { rows, ids: Vec::new(), since: Duration::ZERO });
+            let most_bytes = self.router.batch_bytes(stream);
+            self.buffers[stream] = Some(Buffer { rows, ids: Vec::new(), since: Duration::ZERO, most_bytes });
         }
         let Some(buffer) = &mut self.buffers[stream] else { return Ok(()) };
         if buffer.rows.is_empty() {
@@ -156,7 +159,7 @@ impl SpoutOutputCollector {
         }
         buffer.rows.append(tuple).map_err(wrong)?;
         buffer.ids.extend(id);
-        if buffer.rows.len() >= self.router.batch_rows {
+        if buffer.rows.len() >= self.router.batch_rows || buffer.rows.bytes() >= buffer.most_bytes {
             self.flush().await?;
         }
         Ok(())
@@ -193,6 +196,7 @@ impl SpoutOutputCollector {
         }
         if matches!(ids, MessageIds::None) || !self.ackers.exist() {
             let outgoing = self.router.plan(stream, &rows, to, Origin::Anchors(Anchors::None))?;
+            drop(rows);
             self.router.send(outgoing).await?;
             if !matches!(ids, MessageIds::None) {
                 self.done.extend((0..count as u32).map(|row| ids.of(row)));
@@ -209,6 +213,7 @@ impl SpoutOutputCollector {
         let stats = Arc::clone(&self.router.streams[stream].stats);
         // Before any of the rows, so that the acker knows the batch before it hears of it from a bolt.
         self.ackers.send(batch, AckMessage::Begin { batch, values, spout: self.events.clone(), stats });
+        drop(rows);
         self.router.send(outgoing).await
     }
 

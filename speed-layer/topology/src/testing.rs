@@ -27,10 +27,11 @@ use crate::{
     lineage::TaskId,
     metrics::TopologyMetrics,
     row::{Row, RowBuilder, RowError},
+    size::take_rows,
     spout::{MessageId, Next, Spout},
     spout_collector::{MessageIds, SpoutOutputCollector},
     topology::{Component, Part, StreamRef, Subscription, Topology},
-    tuples::{Tuples, take_rows},
+    tuples::Tuples,
 };
 
 /// A reliable spout of fixed tuples. Clones share them: each tuple is emitted by whichever task comes first, and again

@@ -3,8 +3,7 @@
 use std::{fmt, sync::Arc};
 
 use arrow::{
-    array::{RecordBatch, RecordBatchOptions, UInt32Array},
-    compute::take_record_batch,
+    array::{RecordBatch, UInt32Array},
     error::ArrowError,
 };
 use thiserror::Error;
@@ -14,22 +13,22 @@ use crate::{
     declare::{SYSTEM_COMPONENT, TICK_STREAM},
     delivery::Delivery,
     lineage::{Label, TaskId},
+    size::take_rows,
     topology::StreamRef,
 };
 
-/// Tuples of one stream, each a row. Each is to be acked or failed once, through the collector; whatever is let go
-/// without either fails at once. Cloning is cheap and shares the tuples.
+/// Tuples of one stream, each a row. Each is to be acked or failed once, through the collector. A tuple that nobody holds
+/// any more, and that was neither acked nor failed, fails at once. Cloning is cheap and shares the tuples.
 #[derive(Clone)]
 pub struct Tuples {
+    /// The claim to them, row by row.
     pub(crate) delivery: Arc<Delivery>,
     pub(crate) rows: RecordBatch,
-    /// The delivery's row of each row; `None`: the same.
-    pub(crate) index: Option<Arc<[u32]>>,
 }
 
 impl Tuples {
     pub(crate) fn new(delivery: Arc<Delivery>, rows: RecordBatch) -> Self {
-        Self { delivery, rows, index: None }
+        Self { delivery, rows }
     }
 
     /// The rows.
@@ -82,8 +81,8 @@ impl Tuples {
         (0..self.len()).map(|row| Tuple { tuples: self, row })
     }
 
-    /// Some of the tuples, to be acked or failed by themselves. Their rows are copied, so that a few held tuples do
-    /// not keep the memory of their batch.
+    /// Some of the tuples, to be acked or failed by themselves. Their rows are copied, so that a few held tuples keep
+    /// neither the memory of their batch nor the tuples that were not taken.
     ///
     /// # Errors
     ///
@@ -93,8 +92,7 @@ impl Tuples {
             return Err(ArrowError::InvalidArgumentError(format!("row {row} of {}", self.len())));
         }
         let taken = take_rows(&self.rows, &UInt32Array::from(rows.to_vec()))?;
-        let index = rows.iter().map(|row| self.delivery_row(*row as usize) as u32).collect();
-        Ok(Self { delivery: Arc::clone(&self.delivery), rows: taken, index: Some(index) })
+        Ok(Self { delivery: Arc::new(self.delivery.part(rows)), rows: taken })
     }
 
     /// The same tuples with their rows copied into memory of their own. For tuples that are held.
@@ -107,19 +105,6 @@ impl Tuples {
         let rows = take_rows(&self.rows, &every)?;
         Ok(Self { rows, ..self })
     }
-
-    pub(crate) fn delivery_row(&self, row: usize) -> usize {
-        self.index.as_ref().map_or(row, |index| index[row] as usize)
-    }
-}
-
-/// Copies some rows of a batch. They exist; unlike Arrow's own function this one also takes batches without columns.
-pub(crate) fn take_rows(batch: &RecordBatch, rows: &UInt32Array) -> Result<RecordBatch, ArrowError> {
-    if batch.num_columns() > 0 {
-        return take_record_batch(batch, rows);
-    }
-    let options = RecordBatchOptions::new().with_row_count(Some(rows.len()));
-    RecordBatch::try_new_with_options(batch.schema(), Vec::new(), &options)
 }
 
 impl fmt::Debug for Tuples {
@@ -212,7 +197,7 @@ impl<'a> Tuple<'a> {
 
     /// The task that emitted it.
     pub fn source_task(&self) -> TaskId {
-        self.tuples.delivery.sender(self.tuples.delivery_row(self.row))
+        self.tuples.delivery.sender(self.row)
     }
 
     fn wrong(&self, field: String, why: WrongField) -> FieldError {

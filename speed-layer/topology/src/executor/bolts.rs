@@ -27,6 +27,7 @@ use crate::{
     metrics::{ComponentStats, InputStats},
     queue::{Fragment, QueueReceiver},
     router::EmitError,
+    size::batch_bytes,
     topology::{BoltFactory, StreamRef},
     tuples::Tuples,
 };
@@ -205,23 +206,32 @@ impl BoltExecutor {
     }
 
     /// Puts a small fragment together with those that wait behind it, as long as they are for the same task and of the
-    /// same stream: order is kept, and a bolt that is behind gets larger batches.
+    /// same stream: order is kept, and a bolt that is behind gets larger batches. What is taken out makes room in the
+    /// queue for more, so it is bounded as what a sender puts together.
     fn gather(&mut self, first: Fragment) -> Batch {
         let mut rows = first.rows.num_rows();
+        let mut bytes = first.bytes();
+        let most_bytes = batch_bytes(self.queue.byte_capacity());
         let mut fragments = vec![first];
-        while rows < self.batch_rows && fragments[fragments.len() - 1].rows.num_rows() < SMALL {
+        while rows < self.batch_rows
+            && bytes < most_bytes
+            && fragments[fragments.len() - 1].rows.num_rows() < SMALL
+        {
             let Some(next) = self.waiting() else { break };
             let first = &fragments[0];
+            let next_bytes = next.bytes();
             let fits = next.to == first.to
                 && next.stream == first.stream
                 && next.label == first.label
                 && next.rows.num_rows() < SMALL
-                && rows + next.rows.num_rows() <= self.batch_rows;
+                && rows + next.rows.num_rows() <= self.batch_rows
+                && bytes + next_bytes <= most_bytes;
             if !fits {
                 self.ahead.push_front(next);
                 break;
             }
             rows += next.rows.num_rows();
+            bytes += next_bytes;
             fragments.push(next);
         }
         if fragments.len() > 1 {

@@ -7,7 +7,7 @@ const CRUMB: usize = 64;
 
 /// Counts what each target has received, and gives to those that have received least.
 pub(super) struct Shuffle {
-    sent: Vec<u64>,
+    pub(super) sent: Vec<u64>,
     /// Where among equals it begins, so that many emitters do not all begin with the same task.
     start: usize,
 }

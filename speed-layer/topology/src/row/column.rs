@@ -22,6 +22,10 @@ pub struct ColumnBuilder {
     kind: DataType,
     values: Values,
     last_is_null: bool,
+    /// Bytes of text that were appended.
+    text_bytes: usize,
+    /// How many of them with the last value.
+    last_bytes: usize,
 }
 
 impl fmt::Debug for ColumnBuilder {
@@ -104,17 +108,24 @@ impl ColumnBuilder {
             T::LargeBinary => Values::LargeBinary(LargeBinaryBuilder::with_capacity(capacity, text)),
             _ => return None,
         };
-        Some(Self { kind: kind.clone(), values, last_is_null: false })
+        Some(Self { kind: kind.clone(), values, last_is_null: false, text_bytes: 0, last_bytes: 0 })
     }
 
     pub(super) fn ends_with_null(&self) -> bool {
         self.last_is_null
     }
 
-    /// Forgets everything behind the first `rows` values.
+    /// About how many bytes its values hold.
+    pub(super) fn held_bytes(&self, rows: usize) -> usize {
+        let each = self.kind.primitive_width().unwrap_or(size_of::<u32>());
+        self.text_bytes + rows * each
+    }
+
+    /// Forgets everything behind the first `rows` values, which is at most one.
     pub(super) fn truncate(&mut self, rows: usize) {
         let length = with!(&self.values, builder => builder.len());
         if length > rows {
+            self.text_bytes -= self.last_bytes;
             let kept = self.build().slice(0, rows);
             // Through an array and back: only failed rows come here.
             self.refill(&kept);
@@ -160,6 +171,8 @@ impl ColumnBuilder {
 
     /// The column, which leaves the builder empty.
     pub(super) fn finish(&mut self) -> ArrayRef {
+        self.text_bytes = 0;
+        self.last_bytes = 0;
         let built = self.build();
         match &self.kind {
             DataType::Date32 => {
@@ -196,6 +209,7 @@ impl ColumnBuilder {
 
     fn null(&mut self) {
         self.last_is_null = true;
+        self.last_bytes = 0;
         with!(&mut self.values, builder => builder.append_null());
     }
 
@@ -208,6 +222,7 @@ impl ColumnBuilder {
             Values::Dictionary(builder) => builder.append_value(value),
             _ => return Err(self.wrong("a string")),
         }
+        self.count(value.len());
         Ok(())
     }
 
@@ -218,7 +233,13 @@ impl ColumnBuilder {
             Values::LargeBinary(builder) => builder.append_value(value),
             _ => return Err(self.wrong("bytes")),
         }
+        self.count(value.len());
         Ok(())
+    }
+
+    fn count(&mut self, bytes: usize) {
+        self.text_bytes += bytes;
+        self.last_bytes = bytes;
     }
 
     fn boolean(&mut self, value: bool) -> Result<(), CellError> {

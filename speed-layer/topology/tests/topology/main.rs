@@ -9,6 +9,7 @@ mod flow;
 mod groupings;
 mod kit;
 mod labels;
+mod letting_go;
 mod lifecycle;
 mod metrics;
 mod order;

@@ -49,8 +49,7 @@ async fn play(seed: u64) {
         assert_eq!(component.pending, 0, "{}", explain(id));
         for queue in &component.queues {
             assert_eq!((queue.rows, queue.bytes), (0, 0), "{}", explain(id));
-            assert!(queue.most_rows <= queue.row_capacity, "{}", explain(id));
-            assert!(queue.most_bytes <= queue.byte_capacity, "{}", explain(id));
+            assert!(queue.kept_its_bounds(), "{}", explain(id));
         }
     }
     if plan.mishaps == 0 {
