@@ -4,6 +4,7 @@
 
 mod acking;
 mod crashes;
+mod drawings;
 mod emissions;
 mod flow;
 mod groupings;
