@@ -4,16 +4,20 @@
 
 mod acking;
 mod crashes;
+mod defence;
 mod drawings;
 mod emissions;
 mod flow;
 mod groupings;
+mod kills;
 mod kit;
 mod labels;
+mod latencies;
 mod lifecycle;
 mod metrics;
 mod order;
 mod random;
+mod restarts;
 mod settings;
 mod timeouts;
 mod validation;
