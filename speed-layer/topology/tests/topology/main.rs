@@ -7,6 +7,7 @@ mod crashes;
 mod defence;
 mod drawings;
 mod emissions;
+mod examples;
 mod flow;
 mod groupings;
 mod kills;
