@@ -214,14 +214,17 @@ impl Router {
         // First all that can fail: what is anchored is part of a tree, and must leave.
         let mut planned = Vec::new();
         let mut parts = Vec::new();
+        let mut listens = false;
         for base in (0..rows.num_rows()).step_by(self.batch_rows) {
             let count = self.batch_rows.min(rows.num_rows() - base);
             let piece = if count == rows.num_rows() { rows.clone() } else { rows.slice(base, count) };
             for (number, route) in routes.iter_mut().enumerate() {
                 parts.clear();
-                match to {
+                // The test kit listens to direct streams by another grouping: it hears everything.
+                match to.filter(|_| route.partitioner.is_direct()) {
                     Some(to) => {
                         let target = route.targets.iter().position(|(task, _)| *task == to);
+                        listens |= target.is_some();
                         parts.extend(target.map(|target| (target, Selection::All)));
                     }
                     None => {
@@ -235,7 +238,7 @@ impl Router {
                 }
             }
         }
-        if let (Some(task), true) = (to, planned.is_empty() && rows.num_rows() > 0) {
+        if let (Some(task), true) = (to, !listens && rows.num_rows() > 0) {
             return Err(EmitError::NotListening { stream: (**name).clone(), task });
         }
         let mut outgoing = Vec::with_capacity(planned.len());

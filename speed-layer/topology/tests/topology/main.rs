@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod acking;
+mod completing;
 mod crashes;
 mod defence;
 mod drawings;
