@@ -3,11 +3,13 @@
 #![allow(clippy::unwrap_used)]
 
 mod acking;
+mod basic_topology;
 mod completing;
 mod crashes;
 mod defence;
 mod drawings;
 mod emissions;
+mod evenness;
 mod examples;
 mod flow;
 mod groupings;
