@@ -22,7 +22,7 @@ use arrow::{
 };
 use stratus_topology::{
     BasicBolt, BasicOutputCollector, LocalCluster, OutputFieldsDeclarer, PerTuple, TaskError, Topology,
-    TopologyBuilder, TopologyError, Tuple, fields, testing::FixedSpout,
+    TopologyBuilder, Tuple, fields, testing::FixedSpout,
 };
 
 /// Makes words of lines.
@@ -62,7 +62,7 @@ impl BasicBolt for Count {
 }
 
 /// The topology, and where it leaves its counts.
-fn topology(lines: &FixedSpout) -> Result<(Topology, Counts), TopologyError> {
+fn topology(lines: &FixedSpout) -> Result<(Topology, Counts), TaskError> {
     let all = Counts::default();
     let (spout, counts) = (lines.clone(), Arc::clone(&all));
     let mut builder = TopologyBuilder::new();

@@ -8,7 +8,7 @@ use std::{
 use arrow::datatypes::{DataType, SchemaRef};
 use stratus_topology::{
     BasicBolt, BasicOutputCollector, ComponentConfig, OutputFieldsDeclarer, PerTuple, Rankings,
-    SlidingWindowCounter, Spout, TaskError, Topology, TopologyBuilder, TopologyError, Tuple, fields,
+    SlidingWindowCounter, Spout, TaskError, Topology, TopologyBuilder, Tuple, fields,
 };
 
 /// Asks for a tick every so often.
@@ -138,7 +138,7 @@ pub(crate) fn topology<S: Spout>(
     words: impl Fn() -> S + Send + Sync + 'static,
     most: usize,
     report: Report,
-) -> Result<Topology, TopologyError> {
+) -> Result<Topology, TaskError> {
     let mut builder = TopologyBuilder::new();
     builder.set_spout("words", words, 2);
     builder.set_bolt("counter", || PerTuple::new(RollingCount::new()), 4).fields_grouping("words", &["word"]);
@@ -147,5 +147,5 @@ pub(crate) fn topology<S: Spout>(
     builder.set_bolt("total", move || PerTuple::new(TotalRank::new(most)), 1).global_grouping("intermediate");
     let print = move || PerTuple::new(Print(Arc::clone(&report)));
     builder.set_bolt("print", print, 1).global_grouping("total");
-    builder.build()
+    Ok(builder.build()?)
 }
