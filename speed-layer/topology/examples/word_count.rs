@@ -16,9 +16,12 @@ use std::{
     time::Duration,
 };
 
-use arrow::datatypes::DataType;
+use arrow::{
+    array::{ArrayRef, RecordBatch, StringArray},
+    datatypes::DataType,
+};
 use stratus_topology::{
-    BasicBolt, BasicOutputCollector, LocalCluster, OutputFieldsDeclarer, PerTuple, TaskError,
+    BasicBolt, BasicOutputCollector, LocalCluster, OutputFieldsDeclarer, PerTuple, TaskError, Topology,
     TopologyBuilder, Tuple, fields, testing::FixedSpout,
 };
 
@@ -41,8 +44,10 @@ impl BasicBolt for Split {
 /// Counts words. Each task has its own; they are put together when they end.
 struct Count {
     counts: HashMap<String, u64>,
-    all: Arc<Mutex<Vec<(u64, String)>>>,
+    all: Counts,
 }
+
+type Counts = Arc<Mutex<Vec<(u64, String)>>>;
 
 impl BasicBolt for Count {
     fn execute(&mut self, tuple: Tuple<'_>, _out: &mut BasicOutputCollector<'_>) -> Result<(), TaskError> {
@@ -56,27 +61,21 @@ impl BasicBolt for Count {
     }
 }
 
-#[tokio::main]
-async fn main() -> Result<(), TaskError> {
-    let is_drawing = std::env::args().any(|argument| argument == "--dot");
-    let mut lines = FixedSpout::new(fields([("line", DataType::Utf8)]));
-    if !is_drawing {
-        for line in std::io::stdin().lock().lines() {
-            lines = lines.row((line?,))?;
-        }
-    }
-    let all = Arc::new(Mutex::new(Vec::new()));
+/// The topology, and where it leaves its counts.
+fn topology(lines: &FixedSpout) -> Result<(Topology, Counts), TaskError> {
+    let all = Counts::default();
     let (spout, counts) = (lines.clone(), Arc::clone(&all));
     let mut builder = TopologyBuilder::new();
     builder.set_spout("lines", move || spout.clone(), 1);
     builder.set_bolt("split", || PerTuple::new(Split), 2).shuffle_grouping("lines");
     let count = move || PerTuple::new(Count { counts: HashMap::new(), all: Arc::clone(&counts) });
     builder.set_bolt("count", count, 2).fields_grouping("split", &["word"]);
-    let topology = builder.build()?;
-    if is_drawing {
-        print!("{}", topology.to_dot());
-        return Ok(());
-    }
+    Ok((builder.build()?, all))
+}
+
+/// How often each word occurs in the lines, the most frequent first.
+pub(crate) async fn word_counts(lines: &FixedSpout) -> Result<Vec<(u64, String)>, TaskError> {
+    let (topology, all) = topology(lines)?;
     let cluster = LocalCluster::new();
     cluster.submit("word-count", topology)?;
     while !lines.is_done() {
@@ -85,6 +84,20 @@ async fn main() -> Result<(), TaskError> {
     cluster.kill("word-count", Duration::from_secs(10)).await?;
     let mut all = std::mem::take(&mut *all.lock().unwrap_or_else(PoisonError::into_inner));
     all.sort_by(|one, other| other.0.cmp(&one.0).then_with(|| one.1.cmp(&other.1)));
-    all.iter().take(20).for_each(|(count, word)| println!("{count:>8}  {word}"));
+    Ok(all)
+}
+
+#[tokio::main]
+async fn main() -> Result<(), TaskError> {
+    let mut lines = FixedSpout::new(fields([("line", DataType::Utf8)]));
+    if std::env::args().any(|argument| argument == "--dot") {
+        print!("{}", topology(&lines)?.0.to_dot());
+        return Ok(());
+    }
+    let read: Vec<String> = std::io::stdin().lock().lines().collect::<Result<_, _>>()?;
+    let column: ArrayRef = Arc::new(StringArray::from(read));
+    lines = lines.rows(RecordBatch::try_new(fields([("line", DataType::Utf8)]), vec![column])?);
+    let counts = word_counts(&lines).await?;
+    counts.iter().take(20).for_each(|(count, word)| println!("{count:>8}  {word}"));
     Ok(())
 }

@@ -199,7 +199,13 @@ impl Acker {
             AckMessage::Reset { batch, rows } => self.reset(batch, &rows),
             AckMessage::Forget { up_to } => {
                 let kept = |batch: &RootBatch| batch.task != up_to.task || batch.number > up_to.number;
-                self.pending.retain(|batch, _| kept(batch));
+                self.pending.retain(|batch, pending| {
+                    let kept = kept(batch);
+                    if !kept {
+                        pending.stats.forgotten(pending.open);
+                    }
+                    kept
+                });
                 self.deadlines.retain(|(_, batch)| kept(batch));
             }
         }

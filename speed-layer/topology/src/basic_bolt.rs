@@ -55,7 +55,7 @@ pub trait BasicBolt: Send + 'static {
         Ok(())
     }
 
-    /// Called once, after everything else.
+    /// Called once, after everything else, see [`Bolt::cleanup`].
     fn cleanup(&mut self) {}
 }
 

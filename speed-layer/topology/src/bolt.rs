@@ -42,6 +42,7 @@ pub trait Bolt: Send + 'static {
     /// After an error every tuple of this call that is not settled fails with the error's text.
     async fn execute(&mut self, input: Tuples, out: &mut OutputCollector) -> Result<(), TaskError>;
 
-    /// Called once, after everything else. A killed process does not call it.
+    /// Called once, after everything else: when the topology ends, or when the executor starts over, since another of
+    /// its tasks has panicked. A bolt that panicked itself is dropped without, and a killed process does not call it.
     async fn cleanup(&mut self) {}
 }

@@ -129,8 +129,11 @@ impl TopologyBuilder {
             }
         }
         for (id, component) in &components {
-            for input in &component.inputs {
+            for (at, input) in component.inputs.iter().enumerate() {
                 check_input(&components, id, input)?;
+                if component.inputs[..at].iter().any(|before| before.source == input.source) {
+                    return Err(TopologyError::Again { bolt: id.clone(), stream: input.source.clone() });
+                }
             }
         }
         check_cycles(&components)?;
@@ -221,7 +224,7 @@ impl BoltDeclarer<'_> {
         self.input_stream(component, DEFAULT_STREAM, grouping)
     }
 
-    /// Listens to a stream of a component.
+    /// Listens to a stream of a component; to each at most once.
     pub fn input_stream(self, component: &str, stream: &str, grouping: Grouping) -> Self {
         let source = StreamRef { component: component.to_owned(), stream: stream.to_owned() };
         self.0.0.inputs.push(Subscription { source, grouping });

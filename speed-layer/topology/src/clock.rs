@@ -27,6 +27,19 @@ struct Hand {
     arrivals: u64,
 }
 
+/// A sleeper's place. Whoever no longer waits gives it up: loops wait for the same time again and again, each time
+/// until something else happens.
+struct Place<'a> {
+    hand: &'a Mutex<Hand>,
+    key: (Duration, u64),
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        lock(self.hand).sleepers.remove(&self.key);
+    }
+}
+
 /// Moves the time of a manual [`Clock`].
 #[derive(Clone)]
 pub struct ClockHand(Arc<Mutex<Hand>>);
@@ -59,16 +72,16 @@ impl Clock {
                 None => std::future::pending().await,
             },
             Source::Manual(hand) => {
-                let woken = {
-                    let mut hand = lock(hand);
-                    if hand.now >= time {
+                let (woken, _place) = {
+                    let mut locked = lock(hand);
+                    if locked.now >= time {
                         return;
                     }
                     let (waker, woken) = oneshot::channel();
-                    hand.arrivals += 1;
-                    let key = (time, hand.arrivals);
-                    hand.sleepers.insert(key, waker);
-                    woken
+                    locked.arrivals += 1;
+                    let key = (time, locked.arrivals);
+                    locked.sleepers.insert(key, waker);
+                    (woken, Place { hand, key })
                 };
                 // The hand is gone: nobody can move this clock any more, so its sleepers sleep.
                 if woken.await.is_err() {
@@ -138,5 +151,18 @@ mod tests {
         assert!(!sleeper.is_finished());
         hand.advance(Duration::from_secs(2));
         assert_eq!(sleeper.await.unwrap(), Duration::from_secs(11));
+    }
+
+    #[tokio::test]
+    async fn who_no_longer_sleeps_leaves_nothing_behind() {
+        let (clock, hand) = Clock::manual();
+        for _ in 0..100 {
+            tokio::select! {
+                biased;
+                () = clock.sleep(Duration::from_secs(10)) => unreachable!("time stands still"),
+                () = tokio::task::yield_now() => {}
+            }
+        }
+        assert!(lock(&hand.0).sleepers.is_empty());
     }
 }

@@ -1,6 +1,7 @@
 //! A cluster in one process: topologies that run side by side.
 
 mod launch;
+mod watch;
 
 use std::{
     collections::BTreeMap,
@@ -12,7 +13,7 @@ use std::{
 };
 
 use thiserror::Error;
-use tokio::{sync::watch, task::JoinHandle};
+use tokio::task::JoinHandle;
 
 use crate::{
     clock::Clock,
@@ -39,6 +40,14 @@ pub enum ClusterError {
     /// Outside of a tokio runtime nothing can run.
     #[error("a topology must be submitted from within a tokio runtime")]
     NoRuntime,
+    /// The system gives a component that asks for threads of its own none.
+    #[error("an executor of `{component}` can have no thread of its own: {why}")]
+    Thread {
+        /// The component.
+        component: String,
+        /// What the system says.
+        why: String,
+    },
 }
 
 /// Whether a topology's spouts are asked for tuples.
@@ -50,6 +59,9 @@ pub enum TopologyStatus {
     Inactive,
     /// The topology ends when what its spouts emitted is worked off.
     Killed,
+    /// Something that runs the topology is gone and did not start over; [`TopologyMetrics::failure`] says what. It can
+    /// only be killed.
+    Failed,
 }
 
 /// How a topology ended.
@@ -70,13 +82,15 @@ pub struct LocalCluster {
 #[derive(Debug)]
 struct Running {
     topology: Arc<Topology>,
-    orders: watch::Sender<Orders>,
+    orders: tokio::sync::watch::Sender<Orders>,
     status: Mutex<TopologyStatus>,
     stats: BTreeMap<String, Arc<ComponentStats>>,
     in_flight: Arc<AtomicUsize>,
     /// Executors of spouts that may emit.
     at_work: Arc<AtomicUsize>,
-    work: Mutex<Vec<Work>>,
+    /// Locked by who ends it.
+    work: tokio::sync::Mutex<Vec<Work>>,
+    failure: Arc<watch::Failure>,
 }
 
 /// What runs a task or an acker.
@@ -110,14 +124,14 @@ impl LocalCluster {
     ///
     /// # Errors
     ///
-    /// The name is taken, or there is no runtime to run on.
+    /// The name is taken, there is no runtime to run on, or no thread for an executor that asks for one.
     pub fn submit(&self, name: &str, topology: Topology) -> Result<(), ClusterError> {
         let runtime = tokio::runtime::Handle::try_current().map_err(|_| ClusterError::NoRuntime)?;
         let mut topologies = self.lock();
         if topologies.contains_key(name) {
             return Err(ClusterError::Taken(name.to_owned()));
         }
-        let running = launch::launch(name, topology, &self.clock, &runtime);
+        let running = launch::launch(name, topology, &self.clock, &runtime, |thread, job| thread.spawn(job))?;
         topologies.insert(name.to_owned(), Arc::new(running));
         Ok(())
     }
@@ -158,7 +172,7 @@ impl LocalCluster {
     }
 
     /// Ends a topology: its spouts rest, what they have emitted is worked off for at most `wait`, and everything is
-    /// closed. The name is free afterwards.
+    /// closed. The name is free afterwards. If somebody else kills it, too, both return when that is done.
     ///
     /// # Errors
     ///
@@ -184,10 +198,12 @@ impl LocalCluster {
         }
         let drained = running.is_drained();
         running.orders.send_replace(Orders::End);
-        let work = std::mem::take(&mut *running.work.lock().unwrap_or_else(PoisonError::into_inner));
+        // Whoever is second waits here. Each is taken out when it has ended, as a kill may be given up halfway.
+        let mut work = running.work.lock().await;
         let patience = tokio::time::Instant::now() + PATIENCE;
-        for work in work {
-            work.end(patience).await;
+        while let Some(last) = work.last_mut() {
+            last.end(patience).await;
+            work.pop();
         }
         let mut topologies = self.lock();
         // Somebody else may have killed it, too, and the name may be another's by now.
@@ -208,10 +224,10 @@ impl LocalCluster {
 
     /// The topologies that run, by name.
     pub fn topologies(&self) -> BTreeMap<String, (Arc<Topology>, TopologyStatus)> {
-        let status = |running: &Running| *running.status.lock().unwrap_or_else(PoisonError::into_inner);
         let topologies = self.lock();
         let each = topologies.iter();
-        each.map(|(name, running)| (name.clone(), (Arc::clone(&running.topology), status(running)))).collect()
+        each.map(|(name, running)| (name.clone(), (Arc::clone(&running.topology), running.status())))
+            .collect()
     }
 
     /// The counts of a topology, now.
@@ -244,6 +260,14 @@ impl LocalCluster {
 }
 
 impl Running {
+    fn status(&self) -> TopologyStatus {
+        let status = *self.status.lock().unwrap_or_else(PoisonError::into_inner);
+        match self.failure.reason() {
+            Some(_) if status != TopologyStatus::Killed => TopologyStatus::Failed,
+            _ => status,
+        }
+    }
+
     /// Fragments first: what a bolt sends on is counted before what it received is not.
     fn is_idle(&self) -> bool {
         self.in_flight.load(SeqCst) == 0 && self.stats.values().all(|stats| stats.pending.load(SeqCst) == 0)
@@ -256,7 +280,11 @@ impl Running {
 
     fn metrics(&self, name: &str) -> TopologyMetrics {
         let components = self.stats.iter().map(|(component, stats)| (component.clone(), stats.snapshot()));
-        TopologyMetrics { topology: name.to_owned(), components: components.collect() }
+        TopologyMetrics {
+            topology: name.to_owned(),
+            components: components.collect(),
+            failure: self.failure.reason(),
+        }
     }
 }
 
@@ -267,10 +295,10 @@ impl Drop for Running {
 }
 
 impl Work {
-    async fn end(self, patience: tokio::time::Instant) {
+    async fn end(&mut self, patience: tokio::time::Instant) {
         match self {
-            Self::Task(mut task) => {
-                if tokio::time::timeout_at(patience, &mut task).await.is_err() {
+            Self::Task(task) => {
+                if tokio::time::timeout_at(patience, &mut *task).await.is_err() {
                     tracing::warn!("an executor does not end; it is given up");
                     task.abort();
                 }

@@ -6,6 +6,7 @@ use std::sync::{Arc, MutexGuard};
 
 use crate::{
     acker::{Ackers, FailReason},
+    declare::{SYSTEM_COMPONENT, TICK_STREAM},
     lineage::{ByBatch, Edge, Label, Lineage, RootBatch, TaskId},
     metrics::InputStats,
     topology::StreamRef,
@@ -39,7 +40,9 @@ impl Delivery {
         ackers: Ackers,
         stats: Arc<InputStats>,
     ) -> Self {
-        let received = Arc::new(Received::new(rows, lineage, ackers, stats));
+        // Ticks are the engine's own: who lets them go has not failed anything.
+        let is_tick = stream.component == SYSTEM_COMPONENT && stream.stream == TICK_STREAM;
+        let received = Arc::new(Received::new(rows, lineage, ackers, stats, !is_tick));
         Self { stream, label, senders, rows: None, len: rows, received }
     }
 

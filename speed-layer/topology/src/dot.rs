@@ -15,12 +15,7 @@ impl Topology {
             if tasks != component.executors {
                 let _ = write!(size, " of {tasks} tasks");
             }
-            let id = quoted(id);
-            let _ = writeln!(
-                dot,
-                "  {id} [shape={shape}, label={}];",
-                quoted(&format!("{}\\n{size}", unquoted(&id)))
-            );
+            let _ = writeln!(dot, "  {} [shape={shape}, label=\"{}\\n{size}\"];", name(id), escaped(id));
         }
         for (id, component) in &self.components {
             for input in &component.inputs {
@@ -28,8 +23,8 @@ impl Topology {
                 if input.source.stream != DEFAULT_STREAM {
                     label = format!("{}: {label}", input.source.stream);
                 }
-                let (from, to) = (quoted(&input.source.component), quoted(id));
-                let _ = writeln!(dot, "  {from} -> {to} [label={}];", quoted(&label));
+                let (from, to) = (name(&input.source.component), name(id));
+                let _ = writeln!(dot, "  {from} -> {to} [label=\"{}\"];", escaped(&label));
             }
         }
         dot.push_str("}\n");
@@ -37,11 +32,13 @@ impl Topology {
     }
 }
 
-/// A DOT string. `\n` stays a line break.
-fn quoted(text: &str) -> String {
-    format!("\"{}\"", text.replace('"', "\\\""))
+/// A component as the name of a node. A backslash is doubled, or one at the end would make the closing quote a part of
+/// the name; names stay different by that.
+fn name(id: &str) -> String {
+    format!("\"{}\"", id.replace('\\', "\\\\").replace('"', "\\\""))
 }
 
-fn unquoted(text: &str) -> &str {
-    text.trim_matches('"')
+/// Text within the quotes of a label, in which Graphviz reads backslashes, and entities as HTML has them.
+fn escaped(text: &str) -> String {
+    text.replace('&', "&amp;").replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
 }

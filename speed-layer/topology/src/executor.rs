@@ -3,7 +3,16 @@
 mod bolts;
 mod spouts;
 
-use std::{any::Any, panic::AssertUnwindSafe, time::Duration};
+use std::{
+    any::Any,
+    fmt::Display,
+    panic::AssertUnwindSafe,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::SeqCst},
+    },
+    time::Duration,
+};
 
 use futures::FutureExt;
 use tokio::sync::watch;
@@ -22,6 +31,9 @@ pub(crate) enum Orders {
     End,
 }
 
+/// The place of no task.
+pub(crate) const NOBODY: usize = usize::MAX;
+
 /// The executor is to end.
 #[derive(Debug)]
 struct Ended;
@@ -33,6 +45,11 @@ pub(crate) struct Command(pub(crate) watch::Receiver<Orders>);
 impl Command {
     fn current(&self) -> Orders {
         *self.0.borrow()
+    }
+
+    /// Whether the topology ends, or whoever gives orders is gone, which is an end, too.
+    pub(crate) fn is_over(&self) -> bool {
+        self.current() == Orders::End || self.0.has_changed().is_err()
     }
 
     /// Waits until the topology has been active. It may already rest again: its spouts may have emitted something that
@@ -78,19 +95,41 @@ impl Backoff {
     }
 }
 
-/// Runs a call of the user's code; a panic becomes its text.
-async fn guarded<T>(call: impl Future<Output = T>) -> Result<T, String> {
+/// Fragments that are worked on. They are under way until that is over, however it ends.
+struct InHand {
+    in_flight: Arc<AtomicUsize>,
+    fragments: usize,
+}
+
+impl Drop for InHand {
+    fn drop(&mut self) {
+        self.in_flight.fetch_sub(self.fragments, SeqCst);
+    }
+}
+
+/// Runs a call of the user's code; a panic becomes its text. A method that is written by hand may panic before it
+/// returns its future: hence calls are made inside of `call`, as `guarded(async { bolt.cleanup().await })`.
+pub(crate) async fn guarded<T>(call: impl Future<Output = T>) -> Result<T, String> {
     AssertUnwindSafe(call).catch_unwind().await.map_err(|panic| described(panic.as_ref()))
+}
+
+/// Does something that may panic; a panic becomes its text.
+pub(crate) fn caught<T>(call: impl FnOnce() -> T) -> Result<T, String> {
+    std::panic::catch_unwind(AssertUnwindSafe(call)).map_err(|panic| described(panic.as_ref()))
 }
 
 /// Drops what the user's code made, which may panic once more.
 fn discard<T>(things: impl IntoIterator<Item = T>) -> Result<(), String> {
     let mut result = Ok(());
     for thing in things {
-        let dropped = std::panic::catch_unwind(AssertUnwindSafe(|| drop(thing)));
-        result = result.and(dropped.map_err(|panic| described(panic.as_ref())));
+        result = result.and(caught(|| drop(thing)));
     }
     result
+}
+
+/// An error's text, once and for all who want it: writing it is the user's code, too.
+fn text_of(error: &dyn Display) -> String {
+    caught(|| error.to_string()).unwrap_or_else(|panic| format!("an error whose text cannot be had: {panic}"))
 }
 
 fn described(panic: &(dyn Any + Send)) -> String {

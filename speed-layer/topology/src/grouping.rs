@@ -235,6 +235,11 @@ impl Partitioner {
         }
     }
 
+    /// Whether the emitter names the targets.
+    pub(crate) fn is_direct(&self) -> bool {
+        matches!(self.rule, Rule::Named)
+    }
+
     /// Says which rows go to which target, by its index. Every list is ascending, so that order is kept.
     pub(crate) fn partition(
         &mut self,

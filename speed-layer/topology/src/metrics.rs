@@ -20,7 +20,7 @@ use crate::{acker::FailReason, queue::QueueGauge};
 
 /// Latencies of tuples.
 #[derive(Debug)]
-pub(crate) struct Latency(Mutex<Histogram<u64>>);
+pub(crate) struct Latency(Mutex<LatencySnapshot>);
 
 /// Longer ones count as this long.
 const LONGEST: Duration = Duration::from_secs(3_600);
@@ -29,53 +29,64 @@ impl Default for Latency {
     fn default() -> Self {
         let bounds = Histogram::new_with_bounds(1, LONGEST.as_micros() as u64, 2);
         // The bounds are constants that the library takes.
-        Self(Mutex::new(bounds.unwrap_or_else(|_| unreachable!("valid bounds"))))
+        let histogram = bounds.unwrap_or_else(|_| unreachable!("valid bounds"));
+        Self(Mutex::new(LatencySnapshot { histogram, nanos: 0 }))
     }
 }
 
 impl Latency {
     fn record(&self, latency: Duration, tuples: usize) {
-        let micros = latency.as_micros().min(LONGEST.as_micros()) as u64;
-        self.0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .saturating_record_n(micros.max(1), tuples as u64);
+        // Rounded up, so that what is said to be within a bound is.
+        let micros = latency.min(LONGEST).as_nanos().div_ceil(1_000) as u64;
+        let mut latencies = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        latencies.histogram.saturating_record_n(micros.max(1), tuples as u64);
+        latencies.nanos += latency.as_nanos() * tuples as u128;
     }
 
     fn snapshot(&self) -> LatencySnapshot {
-        let histogram = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        LatencySnapshot(histogram)
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
 /// A distribution of latencies at one moment.
 #[derive(Clone, Debug)]
-pub struct LatencySnapshot(Histogram<u64>);
+pub struct LatencySnapshot {
+    histogram: Histogram<u64>,
+    /// The sum of all, to the nanosecond: 64 bits would be full after some weeks, as every tuple of a batch counts the
+    /// whole time of its call.
+    nanos: u128,
+}
 
 impl LatencySnapshot {
     /// How many tuples it holds.
     pub fn count(&self) -> u64 {
-        self.0.len()
+        self.histogram.len()
     }
 
     /// The latency that this part of the tuples (0.99: 99 of 100) did not exceed.
     pub fn quantile(&self, quantile: f64) -> Duration {
-        Duration::from_micros(self.0.value_at_quantile(quantile))
+        Duration::from_micros(self.histogram.value_at_quantile(quantile))
+    }
+
+    /// The sum over all tuples, exactly, in nanoseconds.
+    pub fn sum_nanos(&self) -> u128 {
+        self.nanos
     }
 
     /// The mean.
     pub fn mean(&self) -> Duration {
-        Duration::from_nanos((self.0.mean() * 1_000.0) as u64)
+        let mean = self.nanos.checked_div(u128::from(self.count())).unwrap_or(0);
+        Duration::from_nanos(u64::try_from(mean).unwrap_or(u64::MAX))
     }
 
     /// The longest.
     pub fn max(&self) -> Duration {
-        Duration::from_micros(self.0.max())
+        Duration::from_micros(self.histogram.max())
     }
 
     /// How many took at most this long.
     pub fn count_up_to(&self, latency: Duration) -> u64 {
-        self.0.count_between(0, latency.as_micros() as u64)
+        self.histogram.count_between(0, latency.as_micros() as u64)
     }
 }
 
@@ -87,6 +98,7 @@ pub(crate) struct OutputStats {
     acked: AtomicU64,
     failed: AtomicU64,
     timed_out: AtomicU64,
+    restarted: AtomicU64,
     complete_latency: Latency,
 }
 
@@ -116,6 +128,12 @@ impl OutputStats {
         if *reason == FailReason::TimedOut {
             self.timed_out.fetch_add(tuples as u64, Relaxed);
         }
+    }
+
+    /// Tuples of a spout were open when its executor started over: nobody waits for them any more.
+    pub(crate) fn forgotten(&self, tuples: usize) {
+        self.failed.fetch_add(tuples as u64, Relaxed);
+        self.restarted.fetch_add(tuples as u64, Relaxed);
     }
 }
 
@@ -183,6 +201,7 @@ impl ComponentStats {
                 acked: stats.acked.load(Relaxed),
                 failed: stats.failed.load(Relaxed),
                 timed_out: stats.timed_out.load(Relaxed),
+                restarted: stats.restarted.load(Relaxed),
                 complete_latency: stats.complete_latency.snapshot(),
             };
             (stream.clone(), metrics)
@@ -216,6 +235,8 @@ pub struct TopologyMetrics {
     pub topology: String,
     /// By component.
     pub components: BTreeMap<String, ComponentMetrics>,
+    /// Why the topology has failed, if it has.
+    pub failure: Option<String>,
 }
 
 /// The counts of a component, over all its tasks.
@@ -246,10 +267,14 @@ pub struct OutputMetrics {
     pub transferred: u64,
     /// Of a spout: tuples whose trees are done.
     pub acked: u64,
-    /// Of a spout: tuples whose trees failed, time-outs included.
+    /// Of a spout: tuples whose trees failed, for whatever reason. What was emitted with a name is acked, failed, or
+    /// pending.
     pub failed: u64,
-    /// Of a spout: tuples whose trees ran out of time.
+    /// Of a spout: those among them whose trees ran out of time.
     pub timed_out: u64,
+    /// Of a spout: those among them that were open when the executor of their task started over after a panic. Nobody
+    /// is told of these; the new spouts begin where `open` lets them begin.
+    pub restarted: u64,
     /// Of a spout: from the emission to the end of the tree.
     pub complete_latency: LatencySnapshot,
 }

@@ -67,6 +67,8 @@ pub trait Spout: Send + 'static {
         let _ = (ids, reason);
     }
 
-    /// Called once, after everything else. A killed process does not call it.
+    /// Called once, after everything else: when the topology ends, or when the executor starts over, since another of
+    /// its tasks has panicked; what is still open then counts as failed. A spout that panicked itself is dropped
+    /// without, and a killed process does not call it.
     async fn close(&mut self) {}
 }

@@ -274,7 +274,8 @@ impl SpoutOutputCollector {
         self.stats.pending.fetch_add(rows, std::sync::atomic::Ordering::SeqCst);
     }
 
-    /// Forgets everything that is under way: the spout that emitted it is gone.
+    /// Forgets everything that is under way: the spout that emitted it is gone. The ackers, who alone know what of it
+    /// is still open, count that as failed.
     pub(crate) fn forget(&mut self) {
         self.ackers.forget(self.router.task, self.next_batch);
         self.pending.clear();

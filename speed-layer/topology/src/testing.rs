@@ -8,7 +8,8 @@ use std::{
 };
 
 use arrow::{
-    array::{RecordBatch, UInt32Array},
+    array::{RecordBatch, RecordBatchOptions, UInt32Array},
+    compute::concat_batches,
     datatypes::SchemaRef,
 };
 use async_trait::async_trait;
@@ -83,20 +84,34 @@ impl FixedSpout {
         Ok(self.rows(builder.finish()))
     }
 
-    /// Adds tuples. They must have the spout's schema.
+    /// Adds tuples.
+    ///
+    /// # Panics
+    ///
+    /// The rows do not have the spout's schema.
     #[must_use]
     pub fn rows(self, rows: RecordBatch) -> Self {
         {
             let mut fixed = self.lock();
-            let first = fixed.rows.as_ref().map_or(0, RecordBatch::num_rows);
-            fixed.waiting.extend((first..first + rows.num_rows()).map(|id| id as MessageId));
-            let joined = match fixed.rows.take() {
-                Some(before) => {
-                    arrow::compute::concat_batches(&self.schema, [&before, &rows]).unwrap_or(before)
+            let count = rows.num_rows();
+            let before =
+                fixed.rows.clone().unwrap_or_else(|| RecordBatch::new_empty(Arc::clone(&self.schema)));
+            let options = RecordBatchOptions::new().with_row_count(Some(count));
+            let joined = RecordBatch::try_new_with_options(
+                Arc::clone(&self.schema),
+                rows.columns().to_vec(),
+                &options,
+            )
+            .and_then(|rows| concat_batches(&self.schema, [&before, &rows]));
+            match joined {
+                Ok(joined) if same_names(&self.schema, &rows.schema()) => fixed.rows = Some(joined),
+                _ => {
+                    drop(fixed);
+                    panic!("rows of {:?} for a spout of {:?}", rows.schema().fields(), self.schema.fields());
                 }
-                None => rows,
-            };
-            fixed.rows = Some(joined);
+            }
+            let first = before.num_rows();
+            fixed.waiting.extend((first..first + count).map(|id| id as MessageId));
         }
         self
     }
@@ -188,6 +203,12 @@ impl Spout for FixedSpout {
     }
 }
 
+fn same_names(one: &SchemaRef, other: &SchemaRef) -> bool {
+    let names =
+        |schema: &SchemaRef| schema.fields().iter().map(|field| field.name().clone()).collect::<Vec<_>>();
+    names(one) == names(other)
+}
+
 /// Everything that a topology emitted in a run to its end.
 #[derive(Clone, Debug)]
 pub struct CompletedTopology {
@@ -225,12 +246,28 @@ pub enum CompletionError {
 }
 
 /// Runs a topology with these spouts in place of its own of the same names, until all their tuples' trees are done; on
-/// the current tokio runtime, by the system's clock, for at most `patience`.
+/// the current tokio runtime, by the system's clock, for at most `patience`. Nothing that the topology emits for itself
+/// later, such as on a tick, is waited for.
 ///
 /// # Errors
 ///
 /// There is no such spout, or the trees are not done in time.
 pub async fn complete_topology(
+    topology: Topology,
+    spouts: &[(&str, FixedSpout)],
+    patience: Duration,
+) -> Result<CompletedTopology, CompletionError> {
+    complete_topology_by(Clock::system(), topology, spouts, patience).await
+}
+
+/// As [`complete_topology`], by this clock: ticks come and message time-outs pass when its hand is moved. The patience is
+/// the system's time all the same.
+///
+/// # Errors
+///
+/// As [`complete_topology`].
+pub async fn complete_topology_by(
+    clock: Clock,
     mut topology: Topology,
     spouts: &[(&str, FixedSpout)],
     patience: Duration,
@@ -244,7 +281,7 @@ pub async fn complete_topology(
     let emitted = Arc::new(Mutex::new(BTreeMap::new()));
     let capture = capture(&topology, Arc::clone(&emitted));
     topology.components.insert("__capture".to_owned(), capture);
-    let cluster = LocalCluster::with_clock(Clock::system());
+    let cluster = LocalCluster::with_clock(clock);
     cluster.submit("completing", topology)?;
     let deadline = tokio::time::Instant::now() + patience;
     let done = || spouts.iter().all(|(_, spout)| spout.is_done());
@@ -266,11 +303,11 @@ pub async fn complete_topology(
 
 type Emitted = Arc<Mutex<BTreeMap<StreamRef, Vec<RecordBatch>>>>;
 
-/// A bolt that listens to everything.
+/// A bolt that listens to everything, also to what others are sent directly.
 fn capture(topology: &Topology, emitted: Emitted) -> Component {
     let mut inputs = Vec::new();
     for (component, declared) in &topology.components {
-        for (stream, _) in declared.streams.iter().filter(|(_, declaration)| !declaration.direct) {
+        for stream in declared.streams.keys() {
             let source = StreamRef { component: component.clone(), stream: stream.clone() };
             inputs.push(Subscription { source, grouping: Grouping::Global });
         }

@@ -425,7 +425,12 @@ impl Bolt for GroupBolt {
             BATCH => self.on_batch(attempt, input, out).await,
             COMMIT => self.on_commit(attempt, input, out).await,
             COORD => self.on_count(attempt, input, out).await,
-            _ => self.on_rows(attempt, &input, out).await,
+            _ => {
+                let done = self.on_rows(attempt, &input, out).await;
+                // Nobody waits for rows: they are counted.
+                out.ack(&input);
+                done
+            }
         };
         match done {
             Err(EmitError::Stopped) => Err(EmitError::Stopped.into()),

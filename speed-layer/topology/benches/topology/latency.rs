@@ -14,7 +14,7 @@ use stratus_topology::{
     TaskError,
 };
 
-use crate::{ROWS, Shape, payload, rows, topology_of};
+use crate::shapes::{Shape, payload};
 
 /// Between two batches.
 const EVERY: Duration = Duration::from_millis(1);
@@ -60,15 +60,15 @@ impl Spout for PacedSpout {
 
 /// The latencies of spout tuples, in microseconds, at this many of them a second.
 pub(crate) fn measured(shape: Shape, rate: f64, time: Duration) -> Histogram<u64> {
-    let rows = rows(shape);
-    let size = ((rate * EVERY.as_secs_f64()) as usize).clamp(1, ROWS);
+    let rows = shape.rows();
+    let size = ((rate * EVERY.as_secs_f64()) as usize).clamp(1, rows.num_rows());
     let latencies = Arc::new(Mutex::new(Histogram::new(3).unwrap()));
     let spout =
         PacedSpout { rows: rows.slice(0, size), began: None, emitted: 0, latencies: Arc::clone(&latencies) };
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     runtime.block_on(async {
         let cluster = LocalCluster::new();
-        let topology = topology_of(shape, true, 1, &Arc::default(), move || spout.clone());
+        let topology = shape.topology_of(true, 1, &Arc::default(), move || spout.clone());
         cluster.submit("latency", topology).unwrap();
         tokio::time::sleep(time).await;
         cluster.kill("latency", Duration::from_secs(5)).await.unwrap();

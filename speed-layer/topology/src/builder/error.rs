@@ -47,6 +47,15 @@ pub enum TopologyError {
         /// The unknown component.
         component: String,
     },
+    /// A bolt listens to a stream twice, by whatever groupings: it would receive everything twice. In Storm the second
+    /// subscription silently takes the place of the first.
+    #[error("bolt `{bolt}` listens to stream `{stream}` twice: one subscription, one grouping")]
+    Again {
+        /// The listener.
+        bolt: String,
+        /// The stream.
+        stream: StreamRef,
+    },
     /// A subscription names a stream that its component does not declare.
     #[error(
         "bolt `{bolt}` listens to stream `{stream}` of component `{component}`, which declares only {declared}"

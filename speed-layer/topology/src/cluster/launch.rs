@@ -2,7 +2,9 @@
 
 use std::{
     collections::BTreeMap,
+    io,
     sync::{Arc, Mutex, atomic::AtomicUsize},
+    thread,
 };
 
 use tokio::{
@@ -10,14 +12,17 @@ use tokio::{
     sync::{mpsc, watch},
 };
 
-use super::{Running, TopologyStatus, Work};
+use super::{
+    ClusterError, Running, TopologyStatus, Work,
+    watch::{Failure, watched},
+};
 use crate::{
     acker::{Acker, Ackers},
     clock::Clock,
     collector::OutputCollector,
     context::TaskContext,
     declare::{SYSTEM_COMPONENT, TICK_STREAM},
-    executor::{BoltExecutor, BoltTask, Command, Orders, SpoutExecutor, SpoutTask, input_stats},
+    executor::{BoltExecutor, BoltTask, Command, NOBODY, Orders, SpoutExecutor, SpoutTask, input_stats},
     grouping::{GroupingContext, Partitioner},
     lineage::TaskId,
     metrics::{ComponentStats, InputStats, OutputStats},
@@ -46,18 +51,39 @@ struct Launch<'a> {
     stats: BTreeMap<String, Arc<ComponentStats>>,
     senders: BTreeMap<String, Vec<(TaskId, QueueSender)>>,
     work: Vec<Work>,
+    failure: Arc<Failure>,
+    threads: Threads,
 }
 
+/// What a thread does.
+type Job = Box<dyn FnOnce() + Send>;
+/// Starts threads.
+pub(super) type Threads = fn(thread::Builder, Job) -> io::Result<thread::JoinHandle<()>>;
+
 /// Starts everything that a topology needs.
-pub(super) fn launch(name: &str, topology: Topology, clock: &Clock, runtime: &Handle) -> Running {
+///
+/// # Errors
+///
+/// An executor cannot have a thread of its own. Nothing has begun then.
+pub(super) fn launch(
+    name: &str,
+    topology: Topology,
+    clock: &Clock,
+    runtime: &Handle,
+    threads: Threads,
+) -> Result<Running, ClusterError> {
     let config = topology.config.clone();
     let active = config.active;
-    let (orders, command) = watch::channel(if active { Orders::Work } else { Orders::Wait });
+    // Nothing begins before everything is there. If something cannot be, whoever waits sees that no orders will come.
+    let (orders, command) = watch::channel(Orders::Wait);
+    let failure = Arc::new(Failure::default());
     let mut work = Vec::new();
     let ackers = (0..config.ackers).map(|_| {
         let (sender, messages) = mpsc::unbounded_channel();
         let acker = Acker::new(messages, clock.clone(), config.message_timeout);
-        work.push(Work::Task(runtime.spawn(acker.run(Command(command.clone())))));
+        let acker = acker.run(Command(command.clone()));
+        let acker = watched("an acker".to_owned(), acker, Command(command.clone()), Arc::clone(&failure));
+        work.push(Work::Task(runtime.spawn(acker)));
         sender
     });
     let ackers = Ackers::new(ackers.collect());
@@ -95,21 +121,27 @@ pub(super) fn launch(name: &str, topology: Topology, clock: &Clock, runtime: &Ha
         stats: stats.clone(),
         senders,
         work,
+        failure: Arc::clone(&failure),
+        threads,
     };
     for (id, component) in &topology.components {
         let receivers = queues.remove(id).map(|queues| queues.receivers).unwrap_or_default();
-        launch.component(id, component, receivers);
+        launch.component(id, component, receivers)?;
+    }
+    if active {
+        orders.send_replace(Orders::Work);
     }
     let status = if active { TopologyStatus::Active } else { TopologyStatus::Inactive };
-    Running {
+    Ok(Running {
         topology,
         orders,
         status: Mutex::new(status),
         stats,
         in_flight,
         at_work,
-        work: Mutex::new(launch.work),
-    }
+        work: tokio::sync::Mutex::new(launch.work),
+        failure,
+    })
 }
 
 /// The executor that runs a task: tasks are dealt out in order, as evenly as can be.
@@ -141,7 +173,12 @@ fn component_queues(component: &Component, topology: &Topology) -> Queues {
 }
 
 impl Launch<'_> {
-    fn component(&mut self, id: &str, component: &Component, receivers: Vec<QueueReceiver>) {
+    fn component(
+        &mut self,
+        id: &str,
+        component: &Component,
+        receivers: Vec<QueueReceiver>,
+    ) -> Result<(), ClusterError> {
         let mut tasks: Vec<Vec<TaskId>> = vec![Vec::new(); component.executors];
         for task in &component.tasks {
             tasks[executor_of(component, *task)].push(*task);
@@ -151,7 +188,7 @@ impl Launch<'_> {
             match (&component.part, receivers.next()) {
                 (Part::Spout(make), _) => {
                     let executor = self.spout_executor(id, component, Arc::clone(make), &tasks);
-                    self.run(id, component, executor.run());
+                    self.run(id, component, executor.run())?;
                 }
                 (Part::Bolt(make), Some(queue)) => {
                     let executor = BoltExecutor {
@@ -167,12 +204,14 @@ impl Launch<'_> {
                         inputs: input_stats(&self.stats[id].inputs),
                         in_flight: Arc::clone(&self.in_flight),
                         ahead: Default::default(),
+                        at: NOBODY,
                     };
-                    self.run(id, component, executor.run());
+                    self.run(id, component, executor.run())?;
                 }
                 (Part::Bolt(_), None) => unreachable!("every executor of a bolt has a queue"),
             }
         }
+        Ok(())
     }
 
     fn spout_executor(
@@ -202,6 +241,7 @@ impl Launch<'_> {
             linger: config.linger,
             at_work: Arc::clone(&self.at_work),
             stats: Arc::clone(&self.stats[id]),
+            at: NOBODY,
         }
     }
 
@@ -264,19 +304,70 @@ impl Launch<'_> {
         }
     }
 
-    fn run(&mut self, id: &str, component: &Component, work: impl Future<Output = ()> + Send + 'static) {
+    fn run(
+        &mut self,
+        id: &str,
+        component: &Component,
+        work: impl Future<Output = ()> + Send + 'static,
+    ) -> Result<(), ClusterError> {
+        let what = format!("an executor of `{id}`");
+        let work = watched(what, work, self.command.clone(), Arc::clone(&self.failure));
         if !component.config.own_thread {
             self.work.push(Work::Task(self.runtime.spawn(work)));
-            return;
+            return Ok(());
         }
         let runtime = self.runtime.clone();
-        let thread = std::thread::Builder::new().name(format!("{}/{id}", self.name));
+        // A thread's name cannot hold what ends a string in C.
+        let thread = thread::Builder::new().name(format!("{}/{id}", self.name).replace('\0', " "));
         // Timers and sockets stay the runtime's; only the calls run here.
-        match thread.spawn(move || runtime.block_on(work)) {
-            Ok(thread) => self.work.push(Work::Thread(thread)),
-            Err(error) => {
-                tracing::error!(component = id, %error, "an executor has no thread; its topology will stall")
+        match (self.threads)(thread, Box::new(move || runtime.block_on(work))) {
+            Ok(thread) => {
+                self.work.push(Work::Thread(thread));
+                Ok(())
             }
+            Err(error) => Err(ClusterError::Thread { component: id.to_owned(), why: error.to_string() }),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        BasicBolt, BasicOutputCollector, ComponentConfig, PerTuple, TaskError, TopologyBuilder, Tuple,
+        fields, testing::FixedSpout,
+    };
+
+    struct Nothing;
+
+    impl BasicBolt for Nothing {
+        fn execute(&mut self, _: Tuple<'_>, _: &mut BasicOutputCollector<'_>) -> Result<(), TaskError> {
+            Ok(())
+        }
+    }
+
+    #[tokio::test]
+    async fn a_topology_whose_executor_can_have_no_thread_does_not_begin() {
+        let spout =
+            FixedSpout::new(fields([("n", arrow::datatypes::DataType::Int64)])).row((1_i64,)).unwrap();
+        let mut builder = TopologyBuilder::new();
+        let emitting = spout.clone();
+        builder.set_spout("a spout", move || emitting.clone(), 2);
+        let own = ComponentConfig { own_thread: true, ..ComponentConfig::default() };
+        builder.set_bolt("bolt", || PerTuple::new(Nothing), 1).config(own).shuffle_grouping("a spout");
+        let submit = |threads: Threads| {
+            let topology = builder.build().unwrap();
+            launch("a\0b", topology, &Clock::system(), &Handle::current(), threads)
+        };
+        let refused = submit(|_, _| Err(io::Error::other("too many"))).unwrap_err();
+        assert_eq!(refused.to_string(), "an executor of `bolt` can have no thread of its own: too many");
+        tokio::time::sleep(std::time::Duration::from_millis(30)).await;
+        assert_eq!(spout.emitted(), 0);
+        // Where there are threads, it works, whatever its name.
+        let running = submit(|thread, job| thread.spawn(job)).unwrap();
+        while !spout.is_done() {
+            tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+        }
+        drop(running);
     }
 }

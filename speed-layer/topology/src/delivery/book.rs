@@ -15,6 +15,8 @@ pub(super) struct Received {
     book: Mutex<Book>,
     pub(super) ackers: Ackers,
     pub(super) stats: Arc<InputStats>,
+    /// Whether rows that are let go count as failed.
+    counts: bool,
 }
 
 /// An entry for each row that somebody claims.
@@ -39,11 +41,17 @@ const FEW: usize = 16;
 
 impl Received {
     /// With a claim to the whole.
-    pub(super) fn new(rows: usize, lineage: Lineage, ackers: Ackers, stats: Arc<InputStats>) -> Self {
+    pub(super) fn new(
+        rows: usize,
+        lineage: Lineage,
+        ackers: Ackers,
+        stats: Arc<InputStats>,
+        counts: bool,
+    ) -> Self {
         let emitted = if lineage.is_unanchored() { Vec::new() } else { vec![0; rows] };
         let settled = vec![false; rows];
         let book = Book { kept: None, lineage, emitted, settled, whole: true, parts: Vec::new(), claimed: 0 };
-        Self { book: Mutex::new(book), ackers, stats }
+        Self { book: Mutex::new(book), ackers, stats, counts }
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, Book> {
@@ -87,7 +95,10 @@ impl Received {
         }
         book.shrink();
         drop(book);
-        self.failed(count, failed, &FailReason::Dropped);
+        if self.counts {
+            // Of rows that nobody waits for this tells nobody.
+            self.failed(count, failed, &FailReason::Dropped);
+        }
     }
 }
 
@@ -132,10 +143,9 @@ impl Book {
         }
     }
 
-    /// Settles a row that nobody has a claim to any more. How many failed by that: of a batch without roots none, since
-    /// nobody waits for them.
+    /// Settles a row that nobody has a claim to any more. How many failed by that.
     fn forget(&mut self, place: usize, failed: &mut ByBatch<u32>) -> usize {
-        if self.emitted.is_empty() || !self.settle(place) {
+        if !self.settle(place) {
             return 0;
         }
         roots(&self.lineage, place, failed);

@@ -2,10 +2,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering::SeqCst},
-    },
+    sync::{Arc, atomic::AtomicUsize},
     time::Duration,
 };
 
@@ -14,7 +11,7 @@ use arrow::{
     compute::concat_batches,
 };
 
-use super::{Backoff, Command, Ended, discard, guarded};
+use super::{Backoff, Command, Ended, InHand, NOBODY, caught, discard, guarded, text_of};
 use crate::{
     acker::{Ackers, FailReason},
     bolt::Bolt,
@@ -56,6 +53,8 @@ pub(crate) struct BoltExecutor {
     pub(crate) in_flight: Arc<AtomicUsize>,
     /// Fragments that were taken and did not fit to those before them.
     pub(crate) ahead: VecDeque<Fragment>,
+    /// The place of the task whose call is or was the latest.
+    pub(crate) at: usize,
 }
 
 /// Why an executor stopped working with its bolts.
@@ -90,15 +89,20 @@ impl BoltExecutor {
         let mut backoff = Backoff::default();
         loop {
             let mut bolts = Vec::with_capacity(self.tasks.len());
-            let ended = match self.prepare(&mut bolts).await {
-                Ok(()) => matches!(self.work(&mut bolts, &mut backoff).await, Broken::Ended),
-                Err(NotReady) => false,
+            // The calls are guarded one by one, where it is known what they were for. This is for whatever else panics:
+            // an executor that is gone would leave a topology that looks alive and does nothing.
+            let ended = match guarded(self.live(&mut bolts, &mut backoff)).await {
+                Ok(ended) => ended,
+                Err(panic) => {
+                    self.strayed(&panic);
+                    false
+                }
             };
-            if ended {
-                for bolt in &mut bolts {
-                    if let Err(panic) = guarded(bolt.cleanup()).await {
-                        self.stats.panicked(&panic);
-                    }
+            // The one that panicked is in no state to be called.
+            let others = bolts.iter_mut().enumerate().filter(|(at, _)| ended || *at != self.at);
+            for (_, bolt) in others {
+                if let Err(panic) = guarded(async { bolt.cleanup().await }).await {
+                    self.stats.panicked(&panic);
                 }
             }
             // The bolts go, and with them what they hold: its trees fail at once.
@@ -111,8 +115,33 @@ impl BoltExecutor {
         }
     }
 
+    /// Prepares bolts and works with them. Whether that is all, or the executor is to start over.
+    async fn live(&mut self, bolts: &mut Vec<Box<dyn Bolt>>, backoff: &mut Backoff) -> bool {
+        match self.prepare(bolts).await {
+            Ok(()) => matches!(self.work(bolts, backoff).await, Broken::Ended),
+            Err(NotReady) => false,
+        }
+    }
+
+    /// Something panicked outside of the calls to the bolts. What the tasks were about to send or ack fails.
+    fn strayed(&mut self, panic: &str) {
+        tracing::error!(component = self.component(), panic, "the executor of a bolt panicked");
+        self.stats.panicked(panic);
+        let reason = FailReason::Failed(format!("bolt `{}` panicked: {panic}", self.component()).into());
+        for task in &mut self.tasks {
+            if let Err(panic) = caught(|| task.out.abandon_call(&reason)) {
+                self.stats.panicked(&panic);
+            }
+        }
+    }
+
+    fn component(&self) -> &str {
+        self.tasks.first().map_or("", |task| task.context.component())
+    }
+
     /// Adds new bolts, ready to work.
     async fn prepare(&mut self, bolts: &mut Vec<Box<dyn Bolt>>) -> Result<(), NotReady> {
+        self.at = NOBODY;
         for task in &mut self.tasks {
             let make = &self.make;
             let prepared = guarded(async {
@@ -122,8 +151,13 @@ impl BoltExecutor {
             match prepared.await {
                 Ok(Ok(bolt)) => bolts.push(bolt),
                 Ok(Err(error)) => {
-                    tracing::warn!(component = task.context.component(), %error, "a bolt could not be prepared");
-                    self.stats.erred(&error.to_string());
+                    let error = text_of(&error);
+                    tracing::warn!(
+                        component = task.context.component(),
+                        error,
+                        "a bolt could not be prepared"
+                    );
+                    self.stats.erred(&error);
                     return Err(NotReady);
                 }
                 Err(panic) => {
@@ -167,10 +201,9 @@ impl BoltExecutor {
             let done = match (fragment, self.tick) {
                 (Some(fragment), _) => {
                     let batch = self.gather(fragment);
-                    let fragments = batch.fragments;
-                    let done = self.execute(bolts, batch).await;
-                    self.in_flight.fetch_sub(fragments, SeqCst);
-                    done
+                    let _in_hand =
+                        InHand { in_flight: Arc::clone(&self.in_flight), fragments: batch.fragments };
+                    self.execute(bolts, batch).await
                 }
                 (None, Some(tick)) => {
                     next_tick = Some(self.clock.now().saturating_add(tick));
@@ -236,8 +269,9 @@ impl BoltExecutor {
         }
         if fragments.len() > 1 {
             let batches: Vec<&RecordBatch> = fragments.iter().map(|fragment| &fragment.rows).collect();
-            match concat_batches(batches[0].schema_ref(), batches) {
-                Ok(rows) => {
+            // Arrow panics where it does not expect that something overflows.
+            match caught(|| concat_batches(batches[0].schema_ref(), batches)) {
+                Ok(Ok(rows)) => {
                     let mut chain = LineageChain::default();
                     for fragment in &fragments {
                         chain.push(&fragment.lineage, fragment.rows.num_rows());
@@ -245,7 +279,9 @@ impl BoltExecutor {
                     return self.batch(&fragments, rows, chain.finish());
                 }
                 // Some batches cannot be put together, such as two with too large dictionaries: then one by one.
-                Err(_) => fragments.drain(1..).rev().for_each(|later| self.ahead.push_front(later)),
+                Ok(Err(_)) | Err(_) => {
+                    fragments.drain(1..).rev().for_each(|later| self.ahead.push_front(later))
+                }
             }
         }
         let (rows, lineage) =
@@ -290,13 +326,14 @@ impl BoltExecutor {
         let Batch { task, tuples, stats, .. } = batch;
         let rows = tuples.len();
         let delivery = Arc::clone(&tuples.delivery);
+        self.at = task;
         let BoltTask { context, out } = &mut self.tasks[task];
         let begun = self.clock.now();
-        let outcome = guarded(bolts[task].execute(tuples, out)).await;
+        let outcome = guarded(async { bolts[task].execute(tuples, out).await }).await;
         stats.executed(rows, self.clock.now().saturating_sub(begun));
         let error = match outcome {
             Ok(Ok(())) => None,
-            Ok(Err(error)) => Some(error),
+            Ok(Err(error)) => Some(text_of(&error)),
             Err(panic) => return Err(panicked(context, out, &delivery, &self.stats, &panic)),
         };
         // What was emitted and acked before the error stays so.
@@ -304,16 +341,25 @@ impl BoltExecutor {
             Ok(Ok(())) => None,
             Ok(Err(EmitError::Stopped)) => return Err(Broken::Ended),
             Ok(Err(error)) => {
+                let error = text_of(&error);
                 // Not all that was emitted has left, so nothing of this call may be acked.
-                out.abandon_call(&FailReason::Failed(error.to_string().into()));
-                Some(error.into())
+                let reason = FailReason::Failed(error.as_str().into());
+                if let Err(panic) = caught(|| out.abandon_call(&reason)) {
+                    return Err(panicked(context, out, &delivery, &self.stats, &panic));
+                }
+                Some(error)
             }
             Err(panic) => return Err(panicked(context, out, &delivery, &self.stats, &panic)),
         };
         if let Some(error) = error.or(ended) {
-            tracing::warn!(component = context.component(), task = context.task(), %error, "a bolt failed its tuples");
-            self.stats.erred(&error.to_string());
-            delivery.fail(None, &FailReason::Failed(error.to_string().into()));
+            tracing::warn!(
+                component = context.component(),
+                task = context.task(),
+                error,
+                "a bolt failed its tuples"
+            );
+            self.stats.erred(&error);
+            delivery.fail(None, &FailReason::Failed(error.into()));
         }
         Ok(())
     }
@@ -330,7 +376,10 @@ fn panicked(
     tracing::error!(component = context.component(), task = context.task(), panic, "a bolt panicked");
     stats.panicked(panic);
     let reason = FailReason::Failed(format!("bolt `{}` panicked: {panic}", context.component()).into());
-    out.abandon_call(&reason);
+    // What it was about to ack may be what is wrong.
+    if let Err(panic) = caught(|| out.abandon_call(&reason)) {
+        stats.panicked(&panic);
+    }
     delivery.fail(None, &reason);
     Broken::Panicked
 }

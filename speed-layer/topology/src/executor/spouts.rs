@@ -10,7 +10,7 @@ use std::{
 
 use tokio::{sync::mpsc, time::Instant};
 
-use super::{Backoff, Command, Ended, Orders, discard, guarded};
+use super::{Backoff, Command, Ended, NOBODY, Orders, discard, guarded, text_of};
 use crate::{
     acker::SpoutEvent,
     context::TaskContext,
@@ -41,6 +41,8 @@ pub(crate) struct SpoutExecutor {
     /// How many executors of the topology's spouts may emit.
     pub(crate) at_work: Arc<AtomicUsize>,
     pub(crate) stats: Arc<ComponentStats>,
+    /// The place of the task whose call is or was the latest.
+    pub(crate) at: usize,
 }
 
 /// Why an executor stopped working with its spouts.
@@ -91,15 +93,20 @@ impl SpoutExecutor {
         let mut backoff = Backoff::default();
         loop {
             let mut spouts = Vec::with_capacity(self.tasks.len());
-            let ended = match self.open(&mut spouts).await {
-                Ok(()) => matches!(self.work(&mut spouts, &mut backoff).await, Broken::Ended),
-                Err(NotReady) => false,
+            // The calls are guarded one by one. This is for whatever else panics: an executor that is gone would leave
+            // a topology that looks alive and does nothing.
+            let ended = match guarded(self.live(&mut spouts, &mut backoff)).await {
+                Ok(ended) => ended,
+                Err(panic) => {
+                    self.broken(&panic);
+                    false
+                }
             };
-            if ended {
-                for working in &mut spouts {
-                    if let Err(panic) = guarded(working.spout.close()).await {
-                        self.stats.panicked(&panic);
-                    }
+            // The one that panicked is in no state to be called.
+            let others = spouts.iter_mut().enumerate().filter(|(at, _)| ended || *at != self.at);
+            for (_, working) in others {
+                if let Err(panic) = guarded(async { working.spout.close().await }).await {
+                    self.stats.panicked(&panic);
                 }
             }
             if let Err(panic) = discard(spouts) {
@@ -113,8 +120,17 @@ impl SpoutExecutor {
         }
     }
 
+    /// Opens spouts and works with them. Whether that is all, or the executor is to start over.
+    async fn live(&mut self, spouts: &mut Vec<Working>, backoff: &mut Backoff) -> bool {
+        match self.open(spouts).await {
+            Ok(()) => matches!(self.work(spouts, backoff).await, Broken::Ended),
+            Err(NotReady) => false,
+        }
+    }
+
     /// Adds new spouts, ready to work.
     async fn open(&mut self, spouts: &mut Vec<Working>) -> Result<(), NotReady> {
+        self.at = NOBODY;
         for task in &mut self.tasks {
             let make = &self.make;
             let opened = guarded(async {
@@ -128,8 +144,13 @@ impl SpoutExecutor {
                     spouts.push(Working { spout, failures: Backoff::default(), rests_until: None })
                 }
                 Ok(Err(error)) => {
-                    tracing::warn!(component = task.context.component(), %error, "a spout could not be opened");
-                    self.stats.erred(&error.to_string());
+                    let error = text_of(&error);
+                    tracing::warn!(
+                        component = task.context.component(),
+                        error,
+                        "a spout could not be opened"
+                    );
+                    self.stats.erred(&error);
                     return Err(NotReady);
                 }
                 Err(panic) => {
@@ -164,7 +185,7 @@ impl SpoutExecutor {
             let rest = orders == Orders::Rest;
             if rest != resting {
                 resting = rest;
-                if let Err(panic) = turn(spouts, rest).await {
+                if let Err(panic) = self.turn(spouts, rest).await {
                     return self.broken(&panic);
                 }
             }
@@ -202,11 +223,12 @@ impl SpoutExecutor {
     }
 
     async fn ask(&mut self, index: usize, working: &mut Working, resting: bool) -> Result<bool, Broken> {
+        self.at = index;
         let SpoutTask { context, out } = &mut self.tasks[index];
         let rests = working.rests_until.is_some_and(|until| Instant::now() < until);
         let mut busy = false;
         if !resting && !rests && out.pending() < self.max_pending {
-            match guarded(working.spout.next(out)).await {
+            match guarded(async { working.spout.next(out).await }).await {
                 Ok(Ok(next)) => {
                     working.failures.reset();
                     working.rests_until = None;
@@ -216,8 +238,14 @@ impl SpoutExecutor {
                     if matches!(error.downcast_ref(), Some(EmitError::Stopped)) {
                         return Err(Broken::Ended);
                     }
-                    tracing::warn!(component = context.component(), task = context.task(), %error, "a spout failed");
-                    self.stats.erred(&error.to_string());
+                    let error = text_of(&error);
+                    tracing::warn!(
+                        component = context.component(),
+                        task = context.task(),
+                        error,
+                        "a spout failed"
+                    );
+                    self.stats.erred(&error);
                     working.rests_until = Some(Instant::now() + working.failures.next());
                 }
                 Err(panic) => return Err(self.broken(&panic)),
@@ -228,8 +256,14 @@ impl SpoutExecutor {
                 Ok(Ok(())) => {}
                 Ok(Err(EmitError::Stopped)) => return Err(Broken::Ended),
                 Ok(Err(error)) => {
-                    tracing::warn!(component = context.component(), task = context.task(), %error, "tuples are lost");
-                    self.stats.erred(&error.to_string());
+                    let error = text_of(&error);
+                    tracing::warn!(
+                        component = context.component(),
+                        task = context.task(),
+                        error,
+                        "tuples are lost"
+                    );
+                    self.stats.erred(&error);
                     working.rests_until = Some(Instant::now() + working.failures.next());
                     // Other streams may have tuples waiting.
                     busy = true;
@@ -239,14 +273,14 @@ impl SpoutExecutor {
         }
         for (ids, reason) in std::mem::take(&mut out.lost) {
             busy = true;
-            if let Err(panic) = guarded(working.spout.failed(&ids, &reason)).await {
+            if let Err(panic) = guarded(async { working.spout.failed(&ids, &reason).await }).await {
                 return Err(self.broken(&panic));
             }
         }
         if !out.done.is_empty() {
             busy = true;
             let done = std::mem::take(&mut out.done);
-            if let Err(panic) = guarded(working.spout.acked(&done)).await {
+            if let Err(panic) = guarded(async { working.spout.acked(&done).await }).await {
                 return Err(self.broken(&panic));
             }
         }
@@ -260,6 +294,7 @@ impl SpoutExecutor {
         let Some(index) = self.tasks.iter().position(|task| task.context.task() == batch.task) else {
             return Ok(());
         };
+        self.at = index;
         let out = &mut self.tasks[index].out;
         let spout = &mut spouts[index].spout;
         let told = match &event {
@@ -269,14 +304,14 @@ impl SpoutExecutor {
                 if ids.is_empty() {
                     return Ok(());
                 }
-                guarded(spout.acked(&ids)).await
+                guarded(async { spout.acked(&ids).await }).await
             }
             SpoutEvent::Failed { rows, reason, .. } => {
                 let ids = out.settled(batch, rows);
                 if ids.is_empty() {
                     return Ok(());
                 }
-                guarded(spout.failed(&ids, reason)).await
+                guarded(async { spout.failed(&ids, reason).await }).await
             }
         };
         told.map_err(|panic| self.broken(&panic))
@@ -312,19 +347,20 @@ impl SpoutExecutor {
         self.stats.panicked(panic);
         Broken::Panicked
     }
-}
 
-/// Tells the spouts that the topology rests or works again.
-async fn turn(spouts: &mut [Working], rest: bool) -> Result<(), String> {
-    for working in spouts {
-        let spout = &mut working.spout;
-        let told = async {
-            match rest {
-                true => spout.deactivate().await,
-                false => spout.activate().await,
-            }
-        };
-        guarded(told).await?;
+    /// Tells the spouts that the topology rests or works again.
+    async fn turn(&mut self, spouts: &mut [Working], rest: bool) -> Result<(), String> {
+        for (index, working) in spouts.iter_mut().enumerate() {
+            self.at = index;
+            let spout = &mut working.spout;
+            let told = async {
+                match rest {
+                    true => spout.deactivate().await,
+                    false => spout.activate().await,
+                }
+            };
+            guarded(told).await?;
+        }
+        Ok(())
     }
-    Ok(())
 }

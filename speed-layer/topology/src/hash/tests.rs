@@ -2,10 +2,10 @@ use std::sync::Arc;
 
 use arrow::{
     array::{
-        Array, ArrayRef, BooleanArray, Date32Array, Date64Array, Decimal128Array, DictionaryArray,
-        FixedSizeListArray, Float32Array, Float64Array, Int8Array, Int32Array, Int64Array, ListArray,
-        NullArray, RunArray, StringArray, StructArray, TimestampMillisecondArray, TimestampSecondArray,
-        UInt64Array,
+        Array, ArrayRef, BinaryArray, BooleanArray, Date32Array, Date64Array, Decimal128Array,
+        DictionaryArray, FixedSizeBinaryArray, FixedSizeListArray, Float32Array, Float64Array, Int8Array,
+        Int32Array, Int64Array, ListArray, NullArray, RunArray, StringArray, StructArray,
+        TimestampMillisecondArray, TimestampSecondArray, UInt64Array,
     },
     compute::cast,
     datatypes::{DataType, Field, Int32Type, Int64Type},
@@ -114,6 +114,186 @@ fn lists_and_structs_hash_by_their_elements() {
     let old = hashes(person("ann", Arc::new(Int64Array::from(vec![70]))));
     assert_eq!(hashes(person("ann", Arc::new(Int8Array::from(vec![70])))), old);
     assert_ne!(hashes(person("bob", Arc::new(Int64Array::from(vec![70])))), old);
+}
+
+/// One value of a type and the same, or another, of a second type.
+fn alike(one: ArrayRef, other: ArrayRef) {
+    assert_eq!(
+        rows(&[Arc::clone(&one)]),
+        rows(&[Arc::clone(&other)]),
+        "{} and {}",
+        one.data_type(),
+        other.data_type()
+    );
+}
+
+fn unlike(one: ArrayRef, other: ArrayRef) {
+    assert_ne!(
+        rows(&[Arc::clone(&one)]),
+        rows(&[Arc::clone(&other)]),
+        "{} and {}",
+        one.data_type(),
+        other.data_type()
+    );
+}
+
+#[test]
+fn bytes_of_a_fixed_size_are_bytes() {
+    let fixed = |values: &[[u8; 3]]| -> ArrayRef {
+        Arc::new(FixedSizeBinaryArray::try_from_iter(values.iter()).unwrap())
+    };
+    alike(fixed(&[*b"abc", *b"\0\0\0"]), Arc::new(BinaryArray::from_vec(vec![b"abc", b"\0\0\0"])));
+    alike(fixed(&[*b"abc"]), Arc::new(StringArray::from(vec!["abc"])));
+    alike(fixed(&[*b"abc", *b"xyz"]).slice(1, 1), fixed(&[*b"xyz"]));
+    unlike(fixed(&[*b"abc"]), fixed(&[*b"abd"]));
+}
+
+#[test]
+fn times_of_day_and_durations_hash_by_what_they_last() {
+    use arrow::array as a;
+    let times: [ArrayRef; 4] = [
+        Arc::new(a::Time32SecondArray::from(vec![5, 86_399])),
+        Arc::new(a::Time32MillisecondArray::from(vec![5_000, 86_399_000])),
+        Arc::new(a::Time64MicrosecondArray::from(vec![5_000_000, 86_399_000_000])),
+        Arc::new(a::Time64NanosecondArray::from(vec![5_000_000_000, 86_399_000_000_000])),
+    ];
+    times.windows(2).for_each(|pair| alike(Arc::clone(&pair[0]), Arc::clone(&pair[1])));
+    unlike(times[0].slice(0, 1), Arc::new(a::Time32SecondArray::from(vec![6])));
+    let durations: [ArrayRef; 4] = [
+        Arc::new(a::DurationSecondArray::from(vec![-7, i64::MAX / 1_000_000_000])),
+        Arc::new(a::DurationMillisecondArray::from(vec![-7_000, i64::MAX / 1_000_000_000 * 1_000])),
+        Arc::new(a::DurationMicrosecondArray::from(vec![-7_000_000, i64::MAX / 1_000_000_000 * 1_000_000])),
+        Arc::new(a::DurationNanosecondArray::from(vec![
+            -7_000_000_000,
+            i64::MAX / 1_000_000_000 * 1_000_000_000,
+        ])),
+    ];
+    durations.windows(2).for_each(|pair| alike(Arc::clone(&pair[0]), Arc::clone(&pair[1])));
+    unlike(durations[0].slice(0, 1), Arc::new(a::DurationSecondArray::from(vec![7])));
+}
+
+#[test]
+fn intervals_hash_by_their_months_days_and_time() {
+    use arrow::{array as a, datatypes as d};
+    let months: ArrayRef = Arc::new(a::IntervalYearMonthArray::from(vec![14]));
+    let days: ArrayRef =
+        Arc::new(a::IntervalDayTimeArray::from(vec![d::IntervalDayTime { days: 3, milliseconds: 250 }]));
+    let full = |months, days, nanoseconds| -> ArrayRef {
+        let value = d::IntervalMonthDayNano { months, days, nanoseconds };
+        Arc::new(a::IntervalMonthDayNanoArray::from(vec![value]))
+    };
+    alike(months, full(14, 0, 0));
+    alike(days, full(0, 3, 250_000_000));
+    // A month has no number of days, and a day none of hours.
+    unlike(full(1, 0, 0), full(0, 30, 0));
+    unlike(full(0, 1, 0), full(0, 0, 86_400_000_000_000));
+}
+
+#[test]
+fn decimals_of_every_width_hash_by_their_number() {
+    use arrow::{array as a, datatypes::i256};
+    let widths = |digits: i32, scale: i8| -> [ArrayRef; 4] {
+        [
+            Arc::new(a::Decimal32Array::from(vec![digits]).with_precision_and_scale(9, scale).unwrap()),
+            Arc::new(
+                a::Decimal64Array::from(vec![i64::from(digits)]).with_precision_and_scale(18, scale).unwrap(),
+            ),
+            Arc::new(
+                Decimal128Array::from(vec![i128::from(digits)]).with_precision_and_scale(38, scale).unwrap(),
+            ),
+            Arc::new(
+                a::Decimal256Array::from(vec![i256::from(digits)])
+                    .with_precision_and_scale(76, scale)
+                    .unwrap(),
+            ),
+        ]
+    };
+    for digits in [0, 150, -1_500, 999_999_999] {
+        let (one, scaled) = (widths(digits, 2), widths(digits, 3));
+        for other in &one[1..] {
+            alike(Arc::clone(&one[0]), Arc::clone(other));
+        }
+        if digits != 0 {
+            unlike(Arc::clone(&one[0]), Arc::clone(&scaled[3]));
+        }
+    }
+    alike(Arc::clone(&widths(150, 2)[0]), Arc::clone(&widths(15, 1)[3]));
+}
+
+#[test]
+fn halves_hash_like_longer_floats() {
+    let halves = |values: &[f32]| -> ArrayRef {
+        cast(&(Arc::new(Float32Array::from(values.to_vec())) as ArrayRef), &DataType::Float16).unwrap()
+    };
+    let values = [1.5, 0.0, -0.0, -2.25, f32::INFINITY, f32::NAN];
+    alike(halves(&values), Arc::new(Float32Array::from(values.to_vec())));
+    alike(halves(&values), Arc::new(Float64Array::from(values.map(f64::from).to_vec())));
+    unlike(halves(&[1.5]), halves(&[1.25]));
+}
+
+#[test]
+fn dictionaries_hash_by_their_values_whatever_these_are() {
+    let kinds = [
+        DataType::Int64,
+        DataType::Float64,
+        DataType::Decimal128(20, 2),
+        DataType::Date32,
+        DataType::Timestamp(arrow::datatypes::TimeUnit::Millisecond, None),
+    ];
+    let numbers: ArrayRef = Arc::new(Int64Array::from(vec![Some(7), None, Some(40), Some(7)]));
+    for kind in kinds {
+        let plain = match kind {
+            DataType::Date32 => cast(&cast(&numbers, &DataType::Int32).unwrap(), &kind).unwrap(),
+            _ => cast(&numbers, &kind).unwrap(),
+        };
+        let keys = Int32Array::from(vec![Some(1), None, Some(0), Some(1)]);
+        let values = arrow::compute::take(&plain, &Int32Array::from(vec![2, 0]), None).unwrap();
+        alike(Arc::new(DictionaryArray::<Int32Type>::new(keys, values)), plain);
+    }
+}
+
+#[test]
+fn maps_and_views_of_lists_hash_by_their_elements() {
+    use arrow::{array as a, buffer::OffsetBuffer};
+    let lists = ListArray::from_iter_primitive::<Int64Type, _, _>([
+        Some(vec![Some(1), None]),
+        Some(vec![]),
+        None,
+        Some(vec![Some(1), Some(2)]),
+    ]);
+    let plain: ArrayRef = Arc::new(lists.clone());
+    alike(Arc::new(a::ListViewArray::from(lists.clone())), Arc::clone(&plain));
+    let large = ListArray::from_iter_primitive::<Int32Type, _, _>([Some(vec![Some(1), Some(2)])]);
+    let item = Arc::new(Field::new_list_field(DataType::Int32, true));
+    let large = a::LargeListArray::new(
+        item,
+        OffsetBuffer::new(vec![0_i64, 2].into()),
+        Arc::clone(large.values()),
+        None,
+    );
+    alike(Arc::new(a::LargeListViewArray::from(large)), plain.slice(3, 1));
+    // A map is a list of its entries.
+    let keys: ArrayRef = Arc::new(StringArray::from(vec!["a", "b", "a"]));
+    let values: ArrayRef = Arc::new(Int64Array::from(vec![Some(1), None, Some(1)]));
+    let entries = StructArray::try_from(vec![("keys", keys), ("values", values)]).unwrap();
+    let entry = Arc::new(Field::new("entries", entries.data_type().clone(), false));
+    let offsets = OffsetBuffer::new(vec![0, 2, 3].into());
+    let map = a::MapArray::new(Arc::clone(&entry), offsets.clone(), entries.clone(), None, false);
+    let map: ArrayRef = Arc::new(map);
+    alike(Arc::clone(&map), Arc::new(ListArray::new(entry, offsets, Arc::new(entries), None)));
+    unlike(map.slice(0, 1), map.slice(1, 1));
+}
+
+#[test]
+fn unions_are_refused_wherever_they_are() {
+    use arrow::datatypes::{UnionFields, UnionMode};
+    let kinds = [Field::new("number", DataType::Int64, true), Field::new("word", DataType::Utf8, true)];
+    let union = DataType::Union(UnionFields::from_fields(kinds), UnionMode::Dense);
+    let list = DataType::List(Arc::new(Field::new_list_field(union.clone(), true)));
+    for kind in [union.clone(), list] {
+        let refused = hash_rows(&[arrow::array::new_empty_array(&kind)], &mut Vec::new()).unwrap_err();
+        assert_eq!(refused, Unhashable { data_type: union.clone() });
+    }
 }
 
 #[test]

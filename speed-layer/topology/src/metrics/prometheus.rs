@@ -32,6 +32,12 @@ pub(crate) fn render(topologies: &[TopologyMetrics]) -> String {
 }
 
 fn write_all(out: &mut String, topologies: &[TopologyMetrics]) -> fmt::Result {
+    let name = "stratus_topology_up";
+    head(out, name, "gauge", "1, or 0 if something that runs the topology is gone.")?;
+    for TopologyMetrics { topology, failure, .. } in topologies {
+        let up = u8::from(failure.is_none());
+        writeln!(out, "{name}{{topology=\"{}\"}} {up}", escaped(topology))?;
+    }
     let outputs = |out: &mut String, name: &str, help: &str, value: fn(&super::OutputMetrics) -> u64| {
         head(out, name, "counter", help)?;
         each(out, topologies, |out, labels, component| {
@@ -46,6 +52,8 @@ fn write_all(out: &mut String, topologies: &[TopologyMetrics]) -> fmt::Result {
     outputs(out, "stratus_topology_completed_total", "Spout tuples whose trees are done.", |m| m.acked)?;
     outputs(out, "stratus_topology_tree_failures_total", "Spout tuples whose trees failed.", |m| m.failed)?;
     outputs(out, "stratus_topology_timed_out_total", "Spout tuples that ran out of time.", |m| m.timed_out)?;
+    let help = "Spout tuples that were open when their executor started over.";
+    outputs(out, "stratus_topology_restarted_total", help, |m| m.restarted)?;
     let inputs = |out: &mut String, name: &str, help: &str, value: fn(&super::InputMetrics) -> u64| {
         head(out, name, "counter", help)?;
         each(out, topologies, |out, labels, component| {
@@ -128,7 +136,8 @@ fn histogram(out: &mut String, name: &str, labels: &str, latency: &LatencySnapsh
     }
     let count = latency.count();
     writeln!(out, "{name}_bucket{{{labels},le=\"+Inf\"}} {count}")?;
-    writeln!(out, "{name}_sum{{{labels}}} {}", latency.mean().as_secs_f64() * count as f64)?;
+    let (seconds, nanos) = (latency.sum_nanos() / 1_000_000_000, latency.sum_nanos() % 1_000_000_000);
+    writeln!(out, "{name}_sum{{{labels}}} {seconds}.{nanos:09}")?;
     writeln!(out, "{name}_count{{{labels}}} {count}")
 }
 

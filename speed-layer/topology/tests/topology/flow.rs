@@ -57,68 +57,75 @@ impl Spout for Torrent {
     }
 }
 
-/// A bolt that is 100 times slower than its spout, for five seconds with the bound in rows and for five with the bound in
-/// bytes, or for as many as `TOPOLOGY_SLOW_SECONDS` says. A batch takes the spout less than 0.1 ms, the bolt 10 ms.
+/// A number and an edge for each row.
+const BATCH: usize = ROWS * (8 + 16);
+/// Four batches by the number of their rows, and four by the bytes of their memory.
+const BY_ROWS: (usize, usize) = (4 * ROWS, 1 << 30);
+const BY_BYTES: (usize, usize) = (1 << 20, 4 * BATCH + BATCH / 2);
+
+/// A bolt that is 100 times slower than its spout, for a minute: beside the other tests it hardly takes time, since it
+/// sleeps. `TOPOLOGY_SLOW_SECONDS` says otherwise.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_slow_bolt_slows_its_spout_and_memory_stays_flat_for_a_minute() {
+    let seconds = std::env::var("TOPOLOGY_SLOW_SECONDS").ok().and_then(|seconds| seconds.parse().ok());
+    stays_flat(BY_ROWS, seconds.unwrap_or(60)).await;
+}
+
+/// The same for some seconds with the bound in bytes.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_slow_bolt_slows_its_spout_and_memory_stays_flat() {
-    // A number and an edge for each row.
-    const BATCH: usize = ROWS * (8 + 16);
-    let seconds = std::env::var("TOPOLOGY_SLOW_SECONDS").ok().and_then(|seconds| seconds.parse().ok());
-    let by_rows = (4 * ROWS, 1 << 30);
-    let by_bytes = (1 << 20, 4 * BATCH + BATCH / 2);
-    for (queue_rows, queue_bytes) in [by_rows, by_bytes] {
-        let (torrent, executed) = (Torrent::default(), Arc::new(AtomicUsize::new(0)));
-        let mut builder = TopologyBuilder::new();
-        // Only the queue limits the spout.
-        builder.config(TopologyConfig {
-            queue_rows,
-            queue_bytes,
-            max_spout_pending: usize::MAX,
-            ..TopologyConfig::default()
-        });
-        let spout = torrent.clone();
-        builder.set_spout("spout", move || spout.clone(), 1);
-        let executing = Arc::clone(&executed);
-        let slow = move || {
-            let executed = Arc::clone(&executing);
-            bolt(move |input, out| {
-                let executed = Arc::clone(&executed);
-                Box::pin(async move {
-                    tokio::time::sleep(Duration::from_millis(10)).await;
-                    executed.fetch_add(input.len(), SeqCst);
-                    out.ack(&input);
-                    Ok(())
-                })
+    stays_flat(BY_BYTES, 5).await;
+}
+
+/// A batch takes the spout less than 0.1 ms, the bolt 10 ms.
+async fn stays_flat((queue_rows, queue_bytes): (usize, usize), seconds: u64) {
+    let (torrent, executed) = (Torrent::default(), Arc::new(AtomicUsize::new(0)));
+    let mut builder = TopologyBuilder::new();
+    // Only the queue limits the spout.
+    builder.config(TopologyConfig {
+        queue_rows,
+        queue_bytes,
+        max_spout_pending: usize::MAX,
+        ..TopologyConfig::default()
+    });
+    let spout = torrent.clone();
+    builder.set_spout("spout", move || spout.clone(), 1);
+    let executing = Arc::clone(&executed);
+    let slow = move || {
+        let executed = Arc::clone(&executing);
+        bolt(move |input, out| {
+            let executed = Arc::clone(&executed);
+            Box::pin(async move {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+                executed.fetch_add(input.len(), SeqCst);
+                out.ack(&input);
+                Ok(())
             })
-        };
-        builder.set_bolt("bolt", slow, 1).shuffle_grouping("spout");
-        let cluster = run(&builder);
-        let begun = Instant::now();
-        let mut most = 0;
-        while begun.elapsed() < Duration::from_secs(seconds.unwrap_or(5)) {
-            tokio::time::sleep(Duration::from_millis(1)).await;
-            most = most.max(torrent.alive());
-            let fill = cluster.metrics(NAME).unwrap().components["bolt"].queues[0];
-            assert!(fill.rows <= queue_rows && fill.bytes <= queue_bytes, "{fill:?}");
-            // Four wait, one is in the bolt's hands and one in the spout's. Whoever takes one out makes room for the
-            // next before it is executed.
-            let under_way = torrent.emitted.load(SeqCst) - executed.load(SeqCst);
-            assert!(under_way <= 7 * ROWS, "{under_way} rows under way");
-        }
-        assert!((5..=7).contains(&most), "{most} batches were in memory at once");
+        })
+    };
+    builder.set_bolt("bolt", slow, 1).shuffle_grouping("spout");
+    let cluster = run(&builder);
+    let begun = Instant::now();
+    let mut most = 0;
+    while begun.elapsed() < Duration::from_secs(seconds) {
+        tokio::time::sleep(Duration::from_millis(3)).await;
+        most = most.max(torrent.alive());
         let fill = cluster.metrics(NAME).unwrap().components["bolt"].queues[0];
-        assert!(fill.most_rows <= queue_rows && fill.most_bytes <= queue_bytes, "{fill:?}");
-        assert!(fill.most_rows == 4 * ROWS, "it was as full as may be: {fill:?}");
-        end(&cluster).await;
-        let emitted = torrent.emitted.load(SeqCst);
-        assert_eq!(
-            (executed.load(SeqCst), torrent.acked.load(SeqCst)),
-            (emitted, emitted),
-            "nothing is lost"
-        );
-        assert!(emitted >= 100 * ROWS, "{emitted}");
-        assert_eq!(torrent.alive(), 0);
+        assert!(fill.rows <= queue_rows && fill.bytes <= queue_bytes, "{fill:?}");
+        // Four wait, one is in the bolt's hands and one in the spout's. Whoever takes one out makes room for the
+        // next before it is executed.
+        let under_way = torrent.emitted.load(SeqCst) - executed.load(SeqCst);
+        assert!(under_way <= 7 * ROWS, "{under_way} rows under way");
     }
+    assert!((5..=7).contains(&most), "{most} batches were in memory at once");
+    let fill = cluster.metrics(NAME).unwrap().components["bolt"].queues[0];
+    assert!(fill.most_rows <= queue_rows && fill.most_bytes <= queue_bytes, "{fill:?}");
+    assert!(fill.most_rows == 4 * ROWS, "it was as full as may be: {fill:?}");
+    end(&cluster).await;
+    let emitted = torrent.emitted.load(SeqCst);
+    assert_eq!((executed.load(SeqCst), torrent.acked.load(SeqCst)), (emitted, emitted), "nothing is lost");
+    assert!(emitted >= 20 * seconds as usize * ROWS, "{emitted}");
+    assert_eq!(torrent.alive(), 0);
 }
 
 fn branching() -> FnBolt {

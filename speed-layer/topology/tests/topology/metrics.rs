@@ -213,3 +213,34 @@ async fn prometheus_reads_the_same_counts() {
     cluster.kill(odd, Duration::from_secs(5)).await.unwrap();
     end(&cluster).await;
 }
+
+/// Tuples that nobody waits for count as failed, too, when a bolt lets them go. Ticks are not to be acked.
+#[tokio::test]
+async fn tuples_without_a_name_that_are_let_go_count_as_failed() {
+    let feeder = Feeder::new();
+    let mut builder = TopologyBuilder::new();
+    builder.set_spout("spout", feeder.spout(), 1);
+    let forget = || {
+        bolt(|input: Tuples, out| {
+            if !input.is_tick() {
+                out.ack_rows(&input, &[0]);
+            }
+            Box::pin(async { Ok(()) })
+        })
+    };
+    let config = ComponentConfig { tick: Some(Duration::from_secs(1)), ..ComponentConfig::default() };
+    builder.set_bolt("bolt", forget, 1).config(config).shuffle_grouping("spout");
+    let (cluster, hand) = run_by_hand(&builder);
+    feeder.feed_rows(numbers(0..5), MessageIds::None);
+    let input = |source: &str, stream: &str| {
+        let inputs = &cluster.metrics(NAME).unwrap().components["bolt"].inputs;
+        let input = &inputs[&(source.to_owned(), stream.to_owned())];
+        (input.executed, input.acked, input.failed)
+    };
+    until("failures", || input("spout", DEFAULT_STREAM) == (5, 1, 4)).await;
+    hand.advance(Duration::from_secs(1));
+    until("a tick", || input(SYSTEM_COMPONENT, TICK_STREAM).0 == 1).await;
+    settled(&cluster).await;
+    assert_eq!(input(SYSTEM_COMPONENT, TICK_STREAM), (1, 0, 0));
+    end(&cluster).await;
+}

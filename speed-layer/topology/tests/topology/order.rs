@@ -6,7 +6,10 @@ use std::{
     time::Duration,
 };
 
-use arrow::datatypes::DataType;
+use arrow::{
+    array::AsArray,
+    datatypes::{DataType, Int64Type},
+};
 use async_trait::async_trait;
 
 use crate::kit::*;
@@ -100,6 +103,26 @@ impl Bolt for InOrder {
     }
 }
 
+/// Sends a number to two tasks, and a few to none.
+struct Pairs;
+
+impl CustomGrouping for Pairs {
+    fn choose_tasks(
+        &mut self,
+        rows: &arrow::array::RecordBatch,
+        choice: &mut TaskChoice,
+    ) -> Result<(), TaskError> {
+        for (row, n) in rows.column(1).as_primitive::<Int64Type>().values().iter().enumerate() {
+            if n % 17 > 0 {
+                let first = *n as usize % choice.targets();
+                choice.send(row, first);
+                choice.send(row, (first + 1) % choice.targets());
+            }
+        }
+        Ok(())
+    }
+}
+
 /// Runs `spouts` executors of sequences into `bolts` slow tasks and says what came out of order.
 async fn disorder(
     streams: &'static [&'static str],
@@ -134,7 +157,17 @@ async fn tuples_of_a_task_arrive_in_order_also_under_backpressure() {
     let few_rows = TopologyConfig { queue_rows: 10, ..TopologyConfig::default() };
     let few_bytes = TopologyConfig { queue_bytes: 4_000, batch_rows: 100, ..TopologyConfig::default() };
     for config in [TopologyConfig::default(), few_rows, few_bytes] {
-        for grouping in [Grouping::Shuffle, Grouping::fields(&["n"]), Grouping::partial_key(&["n"])] {
+        let groupings = [
+            Grouping::Shuffle,
+            Grouping::LocalOrShuffle,
+            Grouping::None,
+            Grouping::fields(&["n"]),
+            Grouping::partial_key(&["n"]),
+            Grouping::All,
+            Grouping::Global,
+            Grouping::custom(|| Pairs),
+        ];
+        for grouping in groupings {
             let wrong = disorder(&["default"], std::slice::from_ref(&grouping), config.clone(), true).await;
             assert!(wrong.is_empty(), "{grouping:?}: {:?} and so on", wrong.first());
         }
@@ -146,6 +179,68 @@ async fn tuples_of_two_streams_from_one_task_arrive_in_order_too() {
     let groupings = [Grouping::Global, Grouping::Global, Grouping::Global];
     let wrong = disorder(&["b", "a", "c"], &groupings, TopologyConfig::default(), false).await;
     assert!(wrong.is_empty(), "{:?} and so on", wrong.first());
+}
+
+/// Sends what it gets in runs of all lengths directly to one task or another.
+struct Dealer {
+    targets: Vec<TaskId>,
+    task: i64,
+}
+
+#[async_trait]
+impl Bolt for Dealer {
+    fn declare_output_fields(&self, declarer: &mut OutputFieldsDeclarer) {
+        declarer.declare_direct_stream("dealt", pair());
+    }
+
+    async fn prepare(&mut self, context: &TaskContext) -> Result<(), TaskError> {
+        self.targets = context.component_tasks("bolt").to_vec();
+        self.task = i64::from(context.task());
+        Ok(())
+    }
+
+    async fn execute(&mut self, input: Tuples, out: &mut OutputCollector) -> Result<(), TaskError> {
+        let numbers = values(input.rows());
+        let mut row = 0;
+        while row < numbers.len() {
+            let end = (row + fastrand::usize(1..40)).min(numbers.len());
+            let mut rows = RowBuilder::new(pair(), end - row)?;
+            for n in &numbers[row..end] {
+                rows.append((self.task, *n))?;
+            }
+            let to = self.targets[fastrand::usize(0..self.targets.len())];
+            let anchors: Vec<u32> = (row as u32..end as u32).collect();
+            out.emit_direct(to, "dealt", rows.finish(), Anchors::Rows(&input, &anchors)).await?;
+            row = end;
+        }
+        out.ack(&input);
+        Ok(())
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_sent_directly_arrives_in_order_too() {
+    let few_rows = TopologyConfig { queue_rows: 10, ..TopologyConfig::default() };
+    for config in [TopologyConfig::default(), few_rows] {
+        let (feeder, latest, wrong) =
+            (Feeder::new(), Latest::default(), Arc::<Mutex<Vec<String>>>::default());
+        let mut builder = TopologyBuilder::new();
+        builder.config(config);
+        builder.set_spout("spout", feeder.spout(), 1);
+        builder.set_bolt("deal", || Dealer { targets: Vec::new(), task: 0 }, 1).shuffle_grouping("spout");
+        let (l, w) = (Arc::clone(&latest), Arc::clone(&wrong));
+        let check = move || InOrder { task: 0, latest: Arc::clone(&l), wrong: Arc::clone(&w), slow: true };
+        builder.set_bolt("bolt", check, 2).set_num_tasks(4).direct_grouping("deal", "dealt");
+        let cluster = run(&builder);
+        for first in (0..10_000).step_by(500) {
+            feeder.feed_rows(numbers(first..first + 500), MessageIds::From(first as u64));
+        }
+        until("acks", || feeder.told() == 10_000).await;
+        assert_eq!(feeder.failures(), []);
+        end(&cluster).await;
+        assert_eq!(latest.lock().unwrap().len(), 4, "every task has some");
+        assert!(wrong.lock().unwrap().is_empty(), "{:?}", wrong.lock().unwrap().first());
+    }
 }
 
 /// Sends the odd ones by one stream and the even ones by another, behind each other.

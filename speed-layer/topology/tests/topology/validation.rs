@@ -230,3 +230,17 @@ fn numbers_of_the_configuration_are_not_zero() {
         assert_eq!(error, format!("{name} of component `bolt` must be {more}"));
     }
 }
+
+/// In Storm the second subscription takes the place of the first; here it would double the deliveries.
+#[test]
+fn a_bolt_listens_to_a_stream_once() {
+    for grouping in [Grouping::Shuffle, Grouping::Global] {
+        let again = refusal(|builder| {
+            builder.set_bolt("one", idle, 2).shuffle_grouping("spout");
+            let bolt = builder.set_bolt("two", idle, 1).shuffle_grouping("spout").all_grouping("one");
+            bolt.input("spout", grouping);
+        });
+        let expected = "bolt `two` listens to stream `spout.default` twice: one subscription, one grouping";
+        assert_eq!(again, expected);
+    }
+}
