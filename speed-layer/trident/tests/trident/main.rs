@@ -3,7 +3,10 @@
 #![allow(clippy::unwrap_used)]
 
 mod chaos;
+mod counting;
 mod drpc;
+mod faults;
+mod log_spout;
 mod memory_log;
 mod operations;
 mod recutting;
