@@ -6,6 +6,7 @@ mod chaos;
 mod counting;
 mod drpc;
 mod faults;
+mod feeder;
 mod log_spout;
 mod memory_log;
 mod operations;
