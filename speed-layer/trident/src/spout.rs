@@ -6,6 +6,7 @@
 
 mod feeder;
 mod log;
+mod rich;
 
 use arrow::{array::RecordBatch, datatypes::SchemaRef};
 use async_trait::async_trait;
@@ -13,6 +14,7 @@ use stratus_topology::{TaskContext, TaskError};
 
 pub use feeder::FeederBatchSpout;
 pub use log::{LogSpout, Records, Translator};
+pub use rich::RichSpout;
 
 use crate::{batch::TransactionAttempt, coordinator::Pace};
 

@@ -11,6 +11,7 @@ mod log_spout;
 mod memory_log;
 mod operations;
 mod recutting;
+mod rich_spout;
 mod states;
 mod support;
 mod word_count;
