@@ -45,6 +45,11 @@ impl OutputFieldsDeclarer {
         self.add(id, StreamDeclaration { schema, direct: true });
     }
 
+    /// The fields of a stream that was declared.
+    pub fn schema(&self, id: &str) -> Option<&SchemaRef> {
+        self.streams.get(id).map(|declaration| &declaration.schema)
+    }
+
     fn add(&mut self, id: &str, stream: StreamDeclaration) {
         if self.streams.insert(id.to_owned(), stream).is_some() {
             self.twice.push(id.to_owned());

@@ -103,6 +103,6 @@ pub use rolling::{Rankings, SlidingWindowCounter};
 pub use router::EmitError;
 pub use row::{ColumnBuilder, Row, RowBuilder, RowError, ToCell};
 pub use spout::{MessageId, Next, Spout};
-pub use spout_collector::{MessageIds, SpoutOutputCollector};
+pub use spout_collector::{Emission, MessageIds, SpoutOutputCollector};
 pub use topology::{Component, StreamRef, Subscription, Topology};
 pub use tuples::{FieldError, Tuple, Tuples, WrongField};

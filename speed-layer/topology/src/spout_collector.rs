@@ -1,5 +1,7 @@
 //! What a spout emits through, and which of its tuples are pending.
 
+mod kept;
+
 use std::{collections::HashMap, fmt, sync::Arc, time::Duration};
 
 use arrow::array::RecordBatch;
@@ -14,6 +16,8 @@ use crate::{
     row::{Row, RowBuilder},
     spout::MessageId,
 };
+
+pub use kept::Emission;
 
 /// A spout's names for the rows of a batch.
 #[derive(Clone, Debug)]
@@ -50,6 +54,8 @@ pub struct SpoutOutputCollector {
     pub(crate) done: Vec<MessageId>,
     /// Single tuples that could not leave later, and why.
     pub(crate) lost: Vec<(Vec<MessageId>, FailReason)>,
+    /// What was emitted, if it is kept instead of sent.
+    kept: Option<Vec<Emission>>,
 }
 
 struct Buffer {
@@ -91,6 +97,7 @@ impl SpoutOutputCollector {
             next_batch: 0,
             done: Vec::new(),
             lost: Vec::new(),
+            kept: None,
         }
     }
 
@@ -192,6 +199,10 @@ impl SpoutOutputCollector {
             return Err(EmitError::Count { stream, rows: count, given: ids.len(), what: "ids" });
         }
         if count == 0 {
+            return Ok(());
+        }
+        if let Some(kept) = &mut self.kept {
+            kept.push(Emission { stream: self.router.streams[stream].name.stream.clone(), rows, ids });
             return Ok(());
         }
         if matches!(ids, MessageIds::None) || !self.ackers.exist() {

@@ -4,7 +4,8 @@ use std::fmt;
 
 use stratus_topology::Label;
 
-/// One attempt at one transaction. Attempts only rise, over restarts of the coordinator, too.
+/// One attempt at one transaction. Attempts only rise within a process, over restarts of the coordinator, too; in a new
+/// process they begin anew, as nobody there remembers those before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TransactionAttempt {
     /// The transaction: batches commit in the order of these.

@@ -97,6 +97,10 @@ impl MasterCoordinator {
             committed = recovery.committed.max(committed);
             open.extend(recovery.open.into_iter().map(|(txid, metadata)| (txid, name.clone(), metadata)));
         }
+        for (name, coordinator) in &mut self.coordinators {
+            let caught_up = coordinator.catch_up(committed).await;
+            caught_up.map_err(|error| format!("spout `{name}`: {error}"))?;
+        }
         self.transactions = Transactions::new(committed);
         self.metadata.clear();
         self.sent.clear();
@@ -298,7 +302,7 @@ impl Spout for MasterCoordinator {
     async fn acked(&mut self, ids: &[MessageId]) {
         for id in ids {
             let Some(sent) = self.sent.get(id).copied() else { continue };
-            // A message of several rows is done with its last row.
+            // The rows of a message travel together and are settled together, so it is done with its first one.
             if let Err(error) = self.on_acked(sent).await {
                 self.broken = Some(error);
             }

@@ -40,8 +40,8 @@ pub use graph::TridentError;
 pub use multi_reduce::{JoinKind, MultiReducer};
 pub use operation::{BatchFunction, Filter, Function};
 pub use spout::{
-    BatchCoordinator, Emitter, FeederBatchSpout, LogSpout, Records, Recovery, SpoutKind, Translator,
-    TridentSpout,
+    BatchCoordinator, Emitter, FeederBatchSpout, LogSpout, Records, Recovery, RichSpout, SpoutKind,
+    Translator, TridentSpout,
 };
 pub use state::{
     BackingMap, CachedMap, MapState, MemoryMap, MemoryMaps, NonTransactionalMap, OpaqueMap, OpaqueValue,

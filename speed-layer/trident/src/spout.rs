@@ -6,6 +6,7 @@
 
 mod feeder;
 mod log;
+mod rich;
 
 use arrow::{array::RecordBatch, datatypes::SchemaRef};
 use async_trait::async_trait;
@@ -13,6 +14,7 @@ use stratus_topology::{TaskContext, TaskError};
 
 pub use feeder::FeederBatchSpout;
 pub use log::{LogSpout, Records, Translator};
+pub use rich::RichSpout;
 
 use crate::{batch::TransactionAttempt, coordinator::Pace};
 
@@ -80,11 +82,29 @@ pub trait BatchCoordinator: Send {
     /// An error restarts the coordinator, which asks again a little later.
     async fn recover(&mut self) -> Result<Recovery, TaskError>;
 
-    /// The metadata of the next batch, written down under this txid; `None` if there is nothing to emit now.
+    /// Called after [`recover`](Self::recover) with the last transaction that any spout of the group has committed. A
+    /// spout that was not in those batches, as it is new, begins behind them; one that should have been in them and
+    /// does not know them has lost what it wrote down, and must not go on. For spouts that share their batches with
+    /// others.
     ///
     /// # Errors
     ///
     /// An error restarts the coordinator, which recovers.
+    async fn catch_up(&mut self, committed: u64) -> Result<(), TaskError> {
+        let _ = committed;
+        Ok(())
+    }
+
+    /// The metadata of the next batch, written down under this txid; `None` if there is nothing to emit now. The empty
+    /// text is no metadata: it tells emitters that the spout has no part in a batch.
+    ///
+    /// Commits wait for it, so it should return within a few milliseconds. A source that cannot be read now is no error
+    /// but `None`: whoever knows the source knows when to ask it again.
+    ///
+    /// # Errors
+    ///
+    /// An error means that what was written down is in doubt. It restarts the coordinator, which gives up everything
+    /// that is under way and recovers.
     async fn next(&mut self, txid: u64) -> Result<Option<String>, TaskError>;
 
     /// The batch begins without this spout, whose [`next`](Self::next) had nothing for it: write that down, so that a
@@ -116,8 +136,8 @@ pub trait BatchCoordinator: Send {
     /// An error restarts the coordinator, which recovers.
     async fn committed(&mut self, txid: u64) -> Result<(), TaskError>;
 
-    /// A batch will not be tried again: for spouts whose batches somebody waits for. By default a failed batch is
-    /// always tried again.
+    /// A batch failed: whether it is given up instead of being tried again. For spouts whose batches somebody waits for;
+    /// by default a failed batch is always tried again.
     async fn give_up(&mut self, txid: u64, reason: &str) -> bool {
         let _ = (txid, reason);
         false
@@ -127,7 +147,9 @@ pub trait BatchCoordinator: Send {
 /// Emits its task's part of batches.
 #[async_trait]
 pub trait Emitter: Send {
-    /// The tuples of a batch that this task is to emit. The same metadata means the same tuples.
+    /// The tuples of a batch that this task is to emit. The same metadata means the same tuples, if the spout promises
+    /// so much. The empty text means that the spout has no part in the batch, which began for the sake of others that
+    /// share it: nothing is emitted.
     ///
     /// # Errors
     ///

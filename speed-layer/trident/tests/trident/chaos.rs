@@ -5,157 +5,30 @@
 use std::{
     collections::BTreeMap,
     sync::{
-        Arc, Mutex,
-        atomic::{AtomicI64, Ordering::SeqCst},
+        Arc,
+        atomic::{AtomicU64, Ordering::SeqCst},
     },
     time::Duration,
 };
 
-use arrow::{array::RecordBatch, datatypes::DataType};
+use arrow::datatypes::DataType;
 use async_trait::async_trait;
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use serde::{Serialize, de::DeserializeOwned};
-use stratus_seam::{
-    ids::SourceId,
-    ledger::{Ledger, Txn},
-    log::{Chunk, Log},
-    offsets::OffsetVector,
-    store::{CutRequest, Durability, LedgerStore, LedgerWrite, Pin, StoreError, TxnChanges},
-};
+use stratus_seam::{ids::SourceId, log::Log, offsets::OffsetVector, store::LedgerStore};
 use stratus_topology::{LocalCluster, TaskContext, TaskError, fields};
 use stratus_trident::{
-    BackingMap, Count, LogSpout, MapState, MemoryMap, NonTransactionalMap, OpaqueMap, OpaqueValue, Pace,
-    Records, State, StateFactory, StateKind, TransactionalMap, TransactionalValue, Translator,
-    TridentCollector, TridentSpout, TridentTopology, TridentTuple,
+    Count, LogSpout, MapState, MemoryMap, NonTransactionalMap, OpaqueMap, OpaqueValue, Pace, Records, State,
+    StateFactory, StateKind, Stream, TransactionalMap, TransactionalValue, Translator, TridentCollector,
+    TridentSpout, TridentTopology, TridentTuple,
 };
 
-use crate::{memory_log::MemoryLog, recutting::RecuttingSpout};
-
-/// What goes wrong, and when: by a seed, for as long as there are faults left.
-#[derive(Clone, Debug)]
-struct Faults {
-    rng: Arc<Mutex<StdRng>>,
-    left: Arc<AtomicI64>,
-    one_in: u32,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Fault {
-    None,
-    Before,
-    After,
-    Half,
-    Panic,
-}
-
-impl Faults {
-    fn new(seed: u64, count: i64, one_in: u32) -> Self {
-        Self {
-            rng: Arc::new(Mutex::new(StdRng::seed_from_u64(seed))),
-            left: Arc::new(AtomicI64::new(count)),
-            one_in,
-        }
-    }
-
-    fn next(&self) -> Fault {
-        let mut rng = self.rng.lock().unwrap();
-        if !rng.random_ratio(1, self.one_in) || self.left.fetch_sub(1, SeqCst) <= 0 {
-            return Fault::None;
-        }
-        [Fault::Before, Fault::After, Fault::Half, Fault::Panic][rng.random_range(0..4)]
-    }
-
-    fn are_over(&self) -> bool {
-        self.left.load(SeqCst) <= 0
-    }
-}
-
-/// A map whose store fails before, after or in the midst of an effect, or takes the task with it.
-#[derive(Clone, Debug)]
-struct FaultyMap<T>(MemoryMap<T>, Faults);
-
-#[async_trait]
-impl<T: Clone + Send + Sync + 'static> BackingMap<T> for FaultyMap<T> {
-    async fn multi_get(&mut self, keys: &[String]) -> Result<Vec<Option<T>>, TaskError> {
-        match self.1.next() {
-            Fault::None => self.0.multi_get(keys).await,
-            Fault::Panic => panic!("while reading the state"),
-            _ => Err("the state cannot be read".into()),
-        }
-    }
-
-    async fn multi_put(&mut self, entries: Vec<(String, T)>) -> Result<(), TaskError> {
-        let fault = self.1.next();
-        let half = entries.len() / 2;
-        match fault {
-            Fault::None => return self.0.multi_put(entries).await,
-            Fault::Before => {}
-            Fault::Half => self.0.multi_put(entries.into_iter().take(half).collect()).await?,
-            Fault::After | Fault::Panic => self.0.multi_put(entries).await?,
-        }
-        assert!(fault != Fault::Panic, "after writing the state");
-        Err("the state may or may not have been written".into())
-    }
-}
-
-/// A ledger whose writes fail before or after they are done.
-#[derive(Debug)]
-struct FaultyLedger(Arc<dyn LedgerStore>, Faults);
-
-#[async_trait]
-impl LedgerStore for FaultyLedger {
-    async fn read(&self) -> Result<Option<Ledger>, StoreError> {
-        self.0.read().await
-    }
-
-    async fn write(
-        &self,
-        expected: Option<(stratus_seam::ids::Token, u64)>,
-        next: &Ledger,
-        txns: TxnChanges,
-        durability: Durability,
-    ) -> Result<LedgerWrite, StoreError> {
-        let lost =
-            || StoreError::Unavailable { what: "writing the ledger".into(), source: "no answer".into() };
-        match self.1.next() {
-            Fault::None => self.0.write(expected, next, txns, durability).await,
-            Fault::Before => Err(lost()),
-            fault => {
-                self.0.write(expected, next, txns, durability).await?;
-                assert!(fault != Fault::Panic, "after writing the ledger");
-                Err(lost())
-            }
-        }
-    }
-
-    async fn txns(&self, first: u64) -> Result<Vec<Txn>, StoreError> {
-        self.0.txns(first).await
-    }
-
-    async fn request(&self, request: CutRequest) -> Result<(), StoreError> {
-        self.0.request(request).await
-    }
-
-    async fn requests(&self) -> Result<Vec<CutRequest>, StoreError> {
-        self.0.requests().await
-    }
-
-    async fn withdraw(&self, id: uuid::Uuid) -> Result<(), StoreError> {
-        self.0.withdraw(id).await
-    }
-
-    async fn pin(&self, pin: Pin) -> Result<(), StoreError> {
-        self.0.pin(pin).await
-    }
-
-    async fn pins(&self) -> Result<Vec<Pin>, StoreError> {
-        self.0.pins().await
-    }
-
-    async fn unpin(&self, id: uuid::Uuid) -> Result<(), StoreError> {
-        self.0.unpin(id).await
-    }
-}
+use crate::{
+    counting::Lines,
+    faults::{Fault, Faults, FaultyLedger, FaultyLog, FaultyMap, FaultySpout},
+    memory_log::MemoryLog,
+    recutting::RecuttingSpout,
+};
 
 /// Makes states over one map, of the kind that `make` makes.
 struct Maps<T, S> {
@@ -177,29 +50,13 @@ impl<T: Clone + Send + Sync + 'static, S: State> StateFactory for Maps<T, S> {
     }
 }
 
-/// Each record's value as a line.
-#[derive(Clone)]
-struct Lines;
-
-impl Translator for Lines {
-    fn schema(&self) -> arrow::datatypes::SchemaRef {
-        fields([("line", DataType::Utf8)])
-    }
-
-    fn translate(&mut self, records: &Chunk) -> Result<RecordBatch, TaskError> {
-        let lines = (0..records.records.len()).map(|index| str::from_utf8(records.payload(index)).unwrap());
-        let lines = arrow::array::StringArray::from_iter_values(lines);
-        Ok(RecordBatch::try_new(self.schema(), vec![Arc::new(lines)])?)
-    }
-}
-
 fn topology<T: Clone + Send + Sync + 'static, S: MapState<i64>>(
-    spout: impl TridentSpout,
-    second: Option<LogSpout<Lines>>,
+    spouts: Vec<Box<dyn TridentSpout>>,
     maps: Maps<T, S>,
     faults: Faults,
 ) -> TridentTopology {
     let topology = TridentTopology::new().pace(Pace { max_pending: 4, interval: Duration::from_millis(1) });
+    let emission = faults.clone();
     let split = move |tuple: TridentTuple<'_>, out: &mut TridentCollector| {
         match faults.next() {
             Fault::None | Fault::Half => {}
@@ -208,10 +65,16 @@ fn topology<T: Clone + Send + Sync + 'static, S: MapState<i64>>(
         }
         tuple.get::<&str>(0)?.split(' ').try_for_each(|word| out.emit((word,)))
     };
-    let mut lines = topology.new_stream("lines", spout).parallelism_hint(2).shuffle();
-    if let Some(second) = second {
-        lines = lines.merge(&[&topology.new_stream("more", second)]);
-    }
+    let streams = spouts.into_iter().enumerate().map(|(at, spout)| {
+        let spout = FaultySpout(spout, emission.clone());
+        topology.new_stream(&format!("lines-{at}"), spout).parallelism_hint(2).shuffle()
+    });
+    let mut streams: Vec<Stream> = streams.collect();
+    let first = streams.remove(0);
+    let lines = match streams.is_empty() {
+        true => first,
+        false => first.merge(&streams.iter().collect::<Vec<_>>()),
+    };
     let _state = lines
         .each(&["line"], split, fields([("word", DataType::Utf8)]))
         .parallelism_hint(2)
@@ -232,6 +95,8 @@ enum Cutting {
     Anew,
     /// As [`LogSpout::transactional`] does, from two logs with a ledger each.
     OfTwo,
+    /// Likewise, but the second comes later, before or behind the first, when its log is well filled.
+    Joined,
 }
 
 /// The pairs that are tried.
@@ -283,27 +148,34 @@ async fn run<P: Pair>(seed: u64, kind: Cutting) -> (BTreeMap<String, i64>, BTree
     let mut expected: BTreeMap<String, i64> = BTreeMap::new();
     let mut lives = 0;
     let mut lines = 0;
+    let (joins_at, place) = (rng.random_range(20..100), rng.random_range(0..2));
     let deadline = tokio::time::Instant::now() + Duration::from_secs(60);
     loop {
         // One life of the process: what it remembers goes with it, what it has stored stays.
         let ledger: Arc<dyn LedgerStore> = Arc::new(FaultyLedger(Arc::clone(&state.ledger), faults.clone()));
-        let log_again: Arc<dyn Log> = Arc::new(log.clone());
+        let log_again: Arc<dyn Log> = Arc::new(FaultyLog(log.clone(), faults.clone()));
         let maps = Maps { map: FaultyMap(map.clone(), faults.clone()), kind: P::KIND, make: P::make };
         let bytes = rng.random_range(20..400);
-        let topology = match kind {
-            Cutting::Opaque => {
-                let spout = LogSpout::opaque(log_again, ledger, Lines).max_bytes(bytes);
-                topology(spout, None, maps, faults.clone())
+        let mut spouts: Vec<Box<dyn TridentSpout>> = vec![match kind {
+            Cutting::Anew => Box::new(recutting.clone()),
+            Cutting::Opaque => Box::new(LogSpout::opaque(log_again, ledger, Lines).max_bytes(bytes)),
+            Cutting::Transactional | Cutting::OfTwo | Cutting::Joined => {
+                Box::new(LogSpout::transactional(log_again, ledger, Lines).max_bytes(bytes))
             }
-            Cutting::Transactional | Cutting::OfTwo => {
-                let spout = LogSpout::transactional(log_again, ledger, Lines).max_bytes(bytes);
-                let ledger = Arc::new(FaultyLedger(Arc::clone(&other_state.ledger), faults.clone()));
-                let other =
-                    LogSpout::transactional(Arc::new(other_log.clone()), ledger, Lines).max_bytes(bytes);
-                topology(spout, (kind == Cutting::OfTwo).then_some(other), maps, faults.clone())
-            }
-            Cutting::Anew => topology(recutting.clone(), None, maps, faults.clone()),
+        }];
+        // Once it is there it stays.
+        let has_second = match kind {
+            Cutting::OfTwo => true,
+            Cutting::Joined => lines >= joins_at,
+            _ => false,
         };
+        if has_second {
+            let ledger = Arc::new(FaultyLedger(Arc::clone(&other_state.ledger), faults.clone()));
+            let log = Arc::new(FaultyLog(other_log.clone(), faults.clone()));
+            let other = LogSpout::transactional(log, ledger, Lines).max_bytes(bytes);
+            spouts.insert(place, Box::new(other));
+        }
+        let topology = topology(spouts, maps, faults.clone());
         let plan = topology.build().unwrap();
         let cluster = LocalCluster::new();
         cluster.submit("chaos", plan.topology).unwrap();
@@ -315,7 +187,7 @@ async fn run<P: Pair>(seed: u64, kind: Cutting) -> (BTreeMap<String, i64>, BTree
                         .map(|_| format!("w{}", rng.random_range(0..12)))
                         .collect();
                     words.iter().for_each(|word| *expected.entry(word.clone()).or_default() += 1);
-                    if kind == Cutting::OfTwo && rng.random_ratio(1, 3) {
+                    if matches!(kind, Cutting::OfTwo | Cutting::Joined) && rng.random_ratio(1, 3) {
                         other_log.append(rng.random_range(0..2), &words.join(" "));
                     } else {
                         log.append(rng.random_range(0..3), &words.join(" "));
@@ -325,8 +197,8 @@ async fn run<P: Pair>(seed: u64, kind: Cutting) -> (BTreeMap<String, i64>, BTree
             }
             tokio::time::sleep(Duration::from_millis(rng.random_range(0..8))).await;
         }
-        if faults.are_over() && lines >= 120 || lives > 25 {
-            faults.left.store(0, SeqCst);
+        if (faults.are_over() && lines >= 120 || lives > 25) && (kind != Cutting::Joined || has_second) {
+            faults.end();
             let end = log.end().await.unwrap();
             loop {
                 let ledger = state.ledger.read().await.unwrap();
@@ -369,12 +241,14 @@ fn inexact<P: Pair>(kind: Cutting, seeds: std::ops::Range<u64>) -> Vec<u64> {
     // What panics on purpose need not be told.
     std::panic::set_hook(Box::new(|panic| {
         let text = panic.to_string();
-        if !["while splitting", "while reading", "after writing"].iter().any(|purpose| text.contains(purpose))
+        if !["while splitting", "while reading", "while emitting", "after writing"]
+            .iter()
+            .any(|purpose| text.contains(purpose))
         {
             eprintln!("{text}");
         }
     }));
-    let next = Arc::new(std::sync::atomic::AtomicU64::new(seeds.start));
+    let next = Arc::new(AtomicU64::new(seeds.start));
     let workers: Vec<_> = (0..4)
         .map(|_| {
             let (next, end) = (Arc::clone(&next), seeds.end);
@@ -422,6 +296,11 @@ fn spouts_that_share_their_batches_are_exactly_once() {
 }
 
 #[test]
+fn a_spout_that_joins_later_is_exactly_once() {
+    assert_eq!(inexact::<Transactional>(Cutting::Joined, 7_000..7_000 + runs()), Vec::<u64>::new());
+}
+
+#[test]
 fn a_state_without_a_promise_is_seen_to_be_wrong() {
     assert_ne!(inexact::<Plain>(Cutting::Transactional, 3_000..3_040), Vec::<u64>::new());
 }
@@ -447,10 +326,11 @@ fn a_pair_without_a_promise_is_warned_of() {
     let faults = Faults::new(0, 0, 1);
     let map = FaultyMap(MemoryMap::default(), faults.clone());
     let maps = Maps { map, kind: Transactional::KIND, make: Transactional::make };
-    let plan = topology(LogSpout::opaque(log, store.ledger, Lines), None, maps, faults).build().unwrap();
+    let spout = LogSpout::opaque(log, store.ledger, Lines);
+    let plan = topology(vec![Box::new(spout)], maps, faults).build().unwrap();
     assert_eq!(
         plan.warnings,
-        ["spout `lines` is Opaque and a state of it is Transactional: not exactly once"]
+        ["spout `lines-0` is Opaque and a state of it is Transactional: not exactly once"]
     );
     assert_eq!(Records.schema().fields().len(), 3);
 }

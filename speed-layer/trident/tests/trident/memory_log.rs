@@ -1,7 +1,10 @@
-//! A log in memory.
+//! A log in memory, which can lose records and be hard to read.
 
 use std::{
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex, MutexGuard,
+        atomic::{AtomicUsize, Ordering::SeqCst},
+    },
     time::Duration,
 };
 
@@ -10,18 +13,79 @@ use stratus_seam::{
     log::{Chunk, Log, LogError, LogId, RecordSpan},
     offsets::{Offset, OffsetVector, Partition},
 };
+use tokio::sync::Notify;
 
 /// Lines by partition; a line's offset is its number. Clones share them.
 #[derive(Clone, Debug)]
-pub(crate) struct MemoryLog(Arc<Mutex<Vec<Vec<String>>>>);
+pub(crate) struct MemoryLog(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    partitions: Mutex<Vec<Lines>>,
+    news: Notify,
+    reads: AtomicUsize,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Lines {
+    /// `None`: compacted.
+    lines: Vec<Option<String>>,
+    earliest: Offset,
+    trouble: Option<Trouble>,
+}
+
+/// What is wrong with reading a partition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Trouble {
+    Fails,
+    /// It has no end.
+    Hangs,
+}
 
 impl MemoryLog {
     pub(crate) fn new(partitions: usize) -> Self {
-        Self(Arc::new(Mutex::new(vec![Vec::new(); partitions])))
+        Self(Arc::new(Inner {
+            partitions: Mutex::new(vec![Lines::default(); partitions]),
+            news: Notify::new(),
+            reads: AtomicUsize::new(0),
+        }))
     }
 
     pub(crate) fn append(&self, partition: usize, line: &str) {
-        self.0.lock().unwrap()[partition].push(line.to_owned());
+        self.lock()[partition].lines.push(Some(line.to_owned()));
+        self.0.news.notify_waiters();
+    }
+
+    /// Loses one record, as compaction does: those around it stay.
+    pub(crate) fn compact(&self, partition: usize, offset: usize) {
+        self.lock()[partition].lines[offset] = None;
+    }
+
+    /// Loses all records below an offset, as retention does.
+    pub(crate) fn forget(&self, partition: usize, earliest: Offset) {
+        self.lock()[partition].earliest = earliest;
+    }
+
+    /// From now on reading a partition is like this.
+    pub(crate) fn trouble(&self, partition: usize, trouble: Option<Trouble>) {
+        self.lock()[partition].trouble = trouble;
+    }
+
+    /// How often it was read.
+    pub(crate) fn reads(&self) -> usize {
+        self.0.reads.load(SeqCst)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Lines>> {
+        self.0.partitions.lock().unwrap()
+    }
+
+    fn ends(&self) -> OffsetVector {
+        let mut end = OffsetVector::zero();
+        for (at, lines) in self.lock().iter().enumerate() {
+            end.set(at as Partition, lines.lines.len() as Offset);
+        }
+        end
     }
 }
 
@@ -32,14 +96,11 @@ impl Log for MemoryLog {
     }
 
     async fn partitions(&self) -> Result<u32, LogError> {
-        Ok(self.0.lock().unwrap().len() as u32)
+        Ok(self.lock().len() as u32)
     }
 
     async fn end(&self) -> Result<OffsetVector, LogError> {
-        let mut end = OffsetVector::zero();
-        let partitions = self.0.lock().unwrap();
-        partitions.iter().enumerate().for_each(|(at, lines)| end.set(at as Partition, lines.len() as Offset));
-        Ok(end)
+        Ok(self.ends())
     }
 
     async fn read(
@@ -49,23 +110,43 @@ impl Log for MemoryLog {
         until: Option<Offset>,
         max_bytes: usize,
     ) -> Result<Chunk, LogError> {
-        let partitions = self.0.lock().unwrap();
-        let lines = &partitions[partition as usize];
+        self.0.reads.fetch_add(1, SeqCst);
+        let lines = self.lock()[partition as usize].clone();
+        match lines.trouble {
+            None => {}
+            Some(Trouble::Hangs) => std::future::pending().await,
+            Some(Trouble::Fails) => {
+                let what = format!("reading partition {partition}");
+                return Err(LogError::Unavailable { what, source: "no answer".into() });
+            }
+        }
+        if from < lines.earliest {
+            let (log, earliest) = ("memory".to_owned(), lines.earliest);
+            return Err(LogError::Gone { log, partition, from, earliest });
+        }
         let (mut bytes, mut records) = (Vec::new(), Vec::new());
-        for offset in from..until.unwrap_or(u64::MAX).min(lines.len() as Offset) {
+        for offset in from..until.unwrap_or(u64::MAX).min(lines.lines.len() as Offset) {
             if !records.is_empty() && bytes.len() >= max_bytes {
                 break;
             }
+            let Some(line) = &lines.lines[offset as usize] else { continue };
             let start = bytes.len() as u32;
-            bytes.extend_from_slice(lines[offset as usize].as_bytes());
+            bytes.extend_from_slice(line.as_bytes());
             records.push(RecordSpan { offset, start, end: bytes.len() as u32, timestamp: None });
         }
-        let to = from + records.len() as Offset;
+        let to = records.last().map_or(from, |record: &RecordSpan| record.offset + 1);
         Ok(Chunk { partition, from, to, bytes: bytes.into(), records })
     }
 
-    async fn appended(&self, _seen: &OffsetVector, _patience: Duration) -> Result<(), LogError> {
-        tokio::time::sleep(Duration::from_millis(1)).await;
-        Ok(())
+    async fn appended(&self, seen: &OffsetVector, patience: Duration) -> Result<(), LogError> {
+        let until = tokio::time::Instant::now() + patience;
+        loop {
+            let mut news = std::pin::pin!(self.0.news.notified());
+            // From here on, so that what comes while we look is not missed.
+            news.as_mut().enable();
+            if !seen.covers(&self.ends()) || tokio::time::timeout_at(until, news).await.is_err() {
+                return Ok(());
+            }
+        }
     }
 }

@@ -1,15 +1,6 @@
-//! Word count with `group_by` and an opaque `persistent_aggregate` into memory, redb and Redis: tuples a second, and the
-//! time from when a batch was due to its commit at a fixed rate.
-//!
-//! ```text
-//! cargo bench -p stratus-map-states --bench trident
-//! TRIDENT_SECONDS=5 TRIDENT_RATE=100000 cargo bench -p stratus-map-states --bench trident redis
-//! ```
-//!
-//! Prints one JSON line per store and number of keys. Redis has an append-only file that is flushed every second, redb
-//! flushes each commit.
-
-#![allow(clippy::unwrap_used, missing_docs)]
+//! What a state costs by itself: batches of single words are fed by hand, with so many different ones in each, and no
+//! ledger is written. Each key of a batch is read and written once, so the cost goes with the keys and not with the
+//! tuples.
 
 use std::{
     sync::{Arc, Mutex},
@@ -21,19 +12,13 @@ use arrow::{
     datatypes::DataType,
 };
 use rand::{Rng, SeedableRng, rngs::StdRng};
-use stratus_map_states::{MapStore, RedbMaps, RedisMaps};
-use stratus_servers::redis::Redis;
 use stratus_topology::{LocalCluster, fields};
-use stratus_trident::{Count, FeederBatchSpout, MapState, MemoryMaps, Pace, StateFactory, TridentTopology};
+use stratus_trident::{Count, FeederBatchSpout, MapState, Pace, StateFactory, TridentTopology};
+
+use crate::{EVERY, quantiles};
 
 /// Tuples of a batch, where as much as possible is to be done.
-const ROWS: usize = 50_000;
-/// Between two batches at a fixed rate.
-const EVERY: Duration = Duration::from_millis(10);
-
-fn number(name: &str, otherwise: f64) -> f64 {
-    std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(otherwise)
-}
+pub(crate) const ROWS: usize = 50_000;
 
 fn words(random: &mut StdRng, rows: usize, keys: u32) -> RecordBatch {
     let words = (0..rows).map(|_| format!("word-{}", random.random_range(0..keys)));
@@ -63,7 +48,7 @@ where
 }
 
 /// Tuples a second, and batches a second.
-async fn throughput<F: StateFactory>(states: F, keys: u32, time: Duration) -> (f64, f64)
+pub(crate) async fn throughput<F: StateFactory>(states: F, keys: u32, time: Duration) -> (f64, f64)
 where
     F::State: MapState<i64>,
 {
@@ -87,7 +72,7 @@ where
 }
 
 /// Microseconds from when each batch was due to its commit: the median, the 99th percentile and the most.
-async fn latency<F: StateFactory>(states: F, keys: u32, rate: f64, time: Duration) -> [u64; 3]
+pub(crate) async fn latency<F: StateFactory>(states: F, keys: u32, rate: f64, time: Duration) -> [u64; 3]
 where
     F::State: MapState<i64>,
 {
@@ -110,45 +95,6 @@ where
     }
     while waiting.join_next().await.is_some() {}
     cluster.kill("words", Duration::from_secs(5)).await.unwrap();
-    let mut took = took.lock().unwrap().clone();
-    took.sort_unstable();
-    let at = |quantile: f64| took[((took.len() - 1) as f64 * quantile) as usize];
-    [at(0.5), at(0.99), at(1.0)]
-}
-
-async fn measure<F: StateFactory>(name: &str, keys: u32, mut states: impl FnMut(u32) -> F)
-where
-    F::State: MapState<i64>,
-{
-    let time = Duration::from_secs_f64(number("TRIDENT_SECONDS", 3.0));
-    let rate = number("TRIDENT_RATE", 100_000.0);
-    let (tuples, batches) = throughput(states(0), keys, time).await;
-    let [p50, p99, most] = latency(states(1), keys, rate, time).await;
-    println!(
-        "{{\"store\":\"{name}\",\"keys\":{keys},\"tuples_per_s\":{tuples:.0},\"batches_per_s\":{batches:.1},\
-         \"ms_per_batch\":{:.1},\"rate\":{rate:.0},\"commit_p50_us\":{p50},\"commit_p99_us\":{p99},\"commit_max_us\":{most}}}",
-        1_000.0 / batches
-    );
-}
-
-#[tokio::main]
-async fn main() {
-    let asked: Vec<String> =
-        std::env::args().skip(1).filter(|argument| !argument.starts_with("--")).collect();
-    let is_asked = |name: &str| asked.is_empty() || asked.iter().any(|asked| asked == name);
-    for keys in [100, 1_000, 10_000] {
-        if is_asked("memory") {
-            measure("memory", keys, |_| MemoryMaps::<i64>::new()).await;
-        }
-        if is_asked("redb") {
-            let folder = tempfile::tempdir().unwrap();
-            let maps = RedbMaps::open(folder.path().join("words.redb")).await.unwrap();
-            measure("redb", keys, |run| maps.opaque::<i64>(&format!("words-{run}"))).await;
-        }
-        if is_asked("redis") {
-            let Some(redis) = Redis::start(&["--appendfsync", "everysec"]).unwrap() else { continue };
-            let maps = RedisMaps::open(redis.url()).await.unwrap();
-            measure("redis", keys, |run| maps.opaque::<i64>(&format!("words-{run}"))).await;
-        }
-    }
+    let took = took.lock().unwrap().clone();
+    quantiles(took)
 }

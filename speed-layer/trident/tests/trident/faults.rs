@@ -1,0 +1,248 @@
+//! Logs, spouts, ledgers and maps that fail or panic by a seed.
+
+use std::{
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicI64, Ordering::SeqCst},
+    },
+    time::Duration,
+};
+
+use arrow::{
+    array::{ArrayRef, Int64Array, RecordBatch},
+    datatypes::{DataType, SchemaRef},
+};
+use async_trait::async_trait;
+use rand::{Rng, SeedableRng, rngs::StdRng};
+use stratus_seam::{
+    ids::Token,
+    ledger::{Ledger, Txn},
+    log::{Chunk, Log, LogError, LogId},
+    offsets::{Offset, OffsetVector, Partition},
+    store::{CutRequest, Durability, LedgerStore, LedgerWrite, Pin, StoreError, TxnChanges},
+};
+use stratus_topology::{TaskContext, TaskError, fields};
+use stratus_trident::{
+    BackingMap, BatchCoordinator, Emitter, MemoryMap, SpoutKind, TransactionAttempt, TridentSpout,
+};
+
+use crate::memory_log::MemoryLog;
+
+/// What goes wrong, and when: by a seed, for as long as there are faults left.
+#[derive(Clone, Debug)]
+pub(crate) struct Faults {
+    rng: Arc<Mutex<StdRng>>,
+    left: Arc<AtomicI64>,
+    one_in: u32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fault {
+    None,
+    Before,
+    After,
+    Half,
+    Panic,
+}
+
+impl Faults {
+    pub(crate) fn new(seed: u64, count: i64, one_in: u32) -> Self {
+        Self {
+            rng: Arc::new(Mutex::new(StdRng::seed_from_u64(seed))),
+            left: Arc::new(AtomicI64::new(count)),
+            one_in,
+        }
+    }
+
+    pub(crate) fn next(&self) -> Fault {
+        let mut rng = self.rng.lock().unwrap();
+        if !rng.random_ratio(1, self.one_in) || self.left.fetch_sub(1, SeqCst) <= 0 {
+            return Fault::None;
+        }
+        [Fault::Before, Fault::After, Fault::Half, Fault::Panic][rng.random_range(0..4)]
+    }
+
+    pub(crate) fn are_over(&self) -> bool {
+        self.left.load(SeqCst) <= 0
+    }
+}
+
+/// A map whose store fails before, after or in the midst of an effect, or takes the task with it.
+#[derive(Clone, Debug)]
+pub(crate) struct FaultyMap<T>(pub(crate) MemoryMap<T>, pub(crate) Faults);
+
+#[async_trait]
+impl<T: Clone + Send + Sync + 'static> BackingMap<T> for FaultyMap<T> {
+    async fn multi_get(&mut self, keys: &[String]) -> Result<Vec<Option<T>>, TaskError> {
+        match self.1.next() {
+            Fault::None => self.0.multi_get(keys).await,
+            Fault::Panic => panic!("while reading the state"),
+            _ => Err("the state cannot be read".into()),
+        }
+    }
+
+    async fn multi_put(&mut self, entries: Vec<(String, T)>) -> Result<(), TaskError> {
+        let fault = self.1.next();
+        let half = entries.len() / 2;
+        match fault {
+            Fault::None => return self.0.multi_put(entries).await,
+            Fault::Before => {}
+            Fault::Half => self.0.multi_put(entries.into_iter().take(half).collect()).await?,
+            Fault::After | Fault::Panic => self.0.multi_put(entries).await?,
+        }
+        assert!(fault != Fault::Panic, "after writing the state");
+        Err("the state may or may not have been written".into())
+    }
+}
+
+/// A log that now and then cannot be read, or takes the reader with it.
+#[derive(Debug)]
+pub(crate) struct FaultyLog(pub(crate) MemoryLog, pub(crate) Faults);
+
+impl FaultyLog {
+    fn fault(&self, what: &str) -> Result<(), LogError> {
+        match self.1.next() {
+            Fault::None => Ok(()),
+            Fault::Panic => panic!("while reading the log"),
+            _ => Err(LogError::Unavailable { what: what.to_owned(), source: "no answer".into() }),
+        }
+    }
+}
+
+#[async_trait]
+impl Log for FaultyLog {
+    async fn id(&self) -> Result<LogId, LogError> {
+        self.0.id().await
+    }
+
+    async fn partitions(&self) -> Result<u32, LogError> {
+        self.fault("counting the partitions")?;
+        self.0.partitions().await
+    }
+
+    async fn end(&self) -> Result<OffsetVector, LogError> {
+        self.0.end().await
+    }
+
+    async fn read(
+        &self,
+        partition: Partition,
+        from: Offset,
+        until: Option<Offset>,
+        max_bytes: usize,
+    ) -> Result<Chunk, LogError> {
+        self.fault("reading a partition")?;
+        self.0.read(partition, from, until, max_bytes).await
+    }
+
+    async fn appended(&self, seen: &OffsetVector, patience: Duration) -> Result<(), LogError> {
+        self.fault("waiting for records")?;
+        self.0.appended(seen, patience).await
+    }
+}
+
+/// A spout whose emitters err or panic, before they have emitted their part of a batch or behind some of it.
+pub(crate) struct FaultySpout(pub(crate) Box<dyn TridentSpout>, pub(crate) Faults);
+
+#[async_trait]
+impl TridentSpout for FaultySpout {
+    fn schema(&self) -> SchemaRef {
+        self.0.schema()
+    }
+
+    fn kind(&self) -> SpoutKind {
+        self.0.kind()
+    }
+
+    async fn coordinator(&self, context: &TaskContext) -> Result<Box<dyn BatchCoordinator>, TaskError> {
+        self.0.coordinator(context).await
+    }
+
+    async fn emitter(&self, context: &TaskContext) -> Result<Box<dyn Emitter>, TaskError> {
+        Ok(Box::new(FaultyEmitter(self.0.emitter(context).await?, self.1.clone())))
+    }
+}
+
+struct FaultyEmitter(Box<dyn Emitter>, Faults);
+
+#[async_trait]
+impl Emitter for FaultyEmitter {
+    async fn emit(
+        &mut self,
+        attempt: TransactionAttempt,
+        metadata: &str,
+    ) -> Result<Vec<RecordBatch>, TaskError> {
+        let mut rows = self.0.emit(attempt, metadata).await?;
+        match self.1.next() {
+            Fault::None => return Ok(rows),
+            // Too much is as bad as too little: rows that do not fit fail in the midst of the batch.
+            Fault::Half => {
+                let wrong: ArrayRef = Arc::new(Int64Array::from(vec![1]));
+                rows.push(RecordBatch::try_new(fields([("wrong", DataType::Int64)]), vec![wrong])?);
+                return Ok(rows);
+            }
+            Fault::Panic => panic!("while emitting"),
+            Fault::Before | Fault::After => {}
+        }
+        Err("emitting failed".into())
+    }
+}
+
+/// A ledger whose writes fail before or after they are done.
+#[derive(Debug)]
+pub(crate) struct FaultyLedger(pub(crate) Arc<dyn LedgerStore>, pub(crate) Faults);
+
+#[async_trait]
+impl LedgerStore for FaultyLedger {
+    async fn read(&self) -> Result<Option<Ledger>, StoreError> {
+        self.0.read().await
+    }
+
+    async fn write(
+        &self,
+        expected: Option<(Token, u64)>,
+        next: &Ledger,
+        txns: TxnChanges,
+        durability: Durability,
+    ) -> Result<LedgerWrite, StoreError> {
+        let lost =
+            || StoreError::Unavailable { what: "writing the ledger".into(), source: "no answer".into() };
+        match self.1.next() {
+            Fault::None => self.0.write(expected, next, txns, durability).await,
+            Fault::Before => Err(lost()),
+            fault => {
+                self.0.write(expected, next, txns, durability).await?;
+                assert!(fault != Fault::Panic, "after writing the ledger");
+                Err(lost())
+            }
+        }
+    }
+
+    async fn txns(&self, first: u64) -> Result<Vec<Txn>, StoreError> {
+        self.0.txns(first).await
+    }
+
+    async fn request(&self, request: CutRequest) -> Result<(), StoreError> {
+        self.0.request(request).await
+    }
+
+    async fn requests(&self) -> Result<Vec<CutRequest>, StoreError> {
+        self.0.requests().await
+    }
+
+    async fn withdraw(&self, id: uuid::Uuid) -> Result<(), StoreError> {
+        self.0.withdraw(id).await
+    }
+
+    async fn pin(&self, pin: Pin) -> Result<(), StoreError> {
+        self.0.pin(pin).await
+    }
+
+    async fn pins(&self) -> Result<Vec<Pin>, StoreError> {
+        self.0.pins().await
+    }
+
+    async fn unpin(&self, id: uuid::Uuid) -> Result<(), StoreError> {
+        self.0.unpin(id).await
+    }
+}
