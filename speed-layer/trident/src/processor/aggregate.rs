@@ -88,7 +88,7 @@ impl AggregateProcessor {
 
     fn group(&mut self, attempt: TransactionAttempt) -> Result<Group, TaskError> {
         let parts = self.parts.iter_mut().map(|part| {
-            let collector = TridentCollector::new(Arc::clone(&part.emitted))?;
+            let collector = TridentCollector::new(Arc::clone(&part.emitted));
             Ok((part.aggregator.init(attempt), collector))
         });
         parts.collect()
@@ -126,7 +126,7 @@ impl AggregateProcessor {
         let mut emitted = Vec::with_capacity(group.len());
         for (part, (state, mut collector)) in self.parts.iter_mut().zip(group) {
             part.aggregator.complete(state, &mut collector)?;
-            emitted.push(collector.finish());
+            emitted.push(collector.finish()?);
         }
         let values = combinations(&emitted)?;
         let rows = values.first().map_or(0, |column| column.len());

@@ -4,8 +4,10 @@
 
 mod chaos;
 mod drpc;
+mod emitting;
 mod memory_log;
 mod operations;
+mod pairs;
 mod recutting;
 mod states;
 mod support;
