@@ -29,8 +29,8 @@ mod topology;
 mod tuple;
 
 pub use aggregator::{
-    Aggregator, ChainedAggregator, Combined, CombinerAggregator, Count, Max, Min, Reduced, ReducerAggregator,
-    RowsAggregator, Sum,
+    Aggregator, ChainedAggregator, Combined, CombinerAggregator, Count, Max, Min, Reduced,
+    ReducerAggregator, RowsAggregator, Sum,
 };
 pub use batch::TransactionAttempt;
 pub use collector::TridentCollector;
@@ -44,8 +44,9 @@ pub use spout::{
     TridentSpout,
 };
 pub use state::{
-    BackingMap, CachedMap, MapState, MemoryMap, MemoryMaps, NonTransactionalMap, OpaqueMap, OpaqueValue,
-    QueryFunction, State, StateFactory, StateKind, StateUpdater, TransactionalMap, TransactionalValue,
+    BackingMap, CachedMap, MapState, MemoryMap, MemoryMaps, NonTransactionalMap, NonTransactionalMemoryMaps,
+    OpaqueMap, OpaqueValue, QueryFunction, State, StateFactory, StateKind, StateUpdater, TransactionalMap,
+    TransactionalMemoryMaps, TransactionalValue,
 };
 pub use stream::{GroupedStream, Stream};
 pub use topology::{TridentPlan, TridentState, TridentTopology};

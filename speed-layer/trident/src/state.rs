@@ -18,7 +18,7 @@ use stratus_topology::{TaskContext, TaskError};
 use tokio::sync::Mutex;
 
 pub use map::{BackingMap, CachedMap, MapState, NonTransactionalMap, OpaqueMap, TransactionalMap};
-pub use memory::{MemoryMap, MemoryMaps};
+pub use memory::{MemoryMap, MemoryMaps, NonTransactionalMemoryMaps, TransactionalMemoryMaps};
 pub use value::{OpaqueValue, TransactionalValue};
 
 use crate::{batch::TransactionAttempt, collector::TridentCollector};
