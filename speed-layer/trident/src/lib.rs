@@ -29,7 +29,7 @@ mod topology;
 mod tuple;
 
 pub use aggregator::{
-    Aggregator, ChainedAggregator, Combined, CombinerAggregator, Count, Max, Min, Reduced,
+    Aggregator, ChainedAggregator, Combined, CombinerAggregator, Count, Max, Min, Number, Reduced,
     ReducerAggregator, RowsAggregator, Sum,
 };
 pub use batch::TransactionAttempt;
