@@ -18,6 +18,7 @@ mod collector;
 mod coordinator;
 mod drpc;
 mod graph;
+mod keys;
 mod multi_reduce;
 mod operation;
 mod plan;
@@ -48,6 +49,6 @@ pub use state::{
     OpaqueMap, OpaqueValue, QueryFunction, State, StateFactory, StateKind, StateUpdater, TransactionalMap,
     TransactionalMemoryMaps, TransactionalValue,
 };
-pub use stream::{GroupedStream, Stream};
+pub use stream::{GroupedStream, SnapshotGet, Stream};
 pub use topology::{TridentPlan, TridentState, TridentTopology};
 pub use tuple::{TridentTuple, TridentValue};

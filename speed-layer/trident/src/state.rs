@@ -119,7 +119,8 @@ pub trait QueryFunction<S: State>: Clone + Send + Sync + 'static {
 /// The states of one `partition_persist`, for those who update and those who query them in the same process.
 pub(crate) struct SharedStates<F: StateFactory> {
     factory: F,
-    open: Mutex<HashMap<usize, Arc<Mutex<F::State>>>>,
+    /// By partition and how many there are: two bolts that query a state may have different numbers of tasks.
+    open: Mutex<HashMap<(usize, usize), Arc<Mutex<F::State>>>>,
 }
 
 impl<F: StateFactory> SharedStates<F> {
@@ -135,11 +136,11 @@ impl<F: StateFactory> SharedStates<F> {
         count: usize,
     ) -> Result<Arc<Mutex<F::State>>, TaskError> {
         let mut open = self.open.lock().await;
-        if let Some(state) = open.get(&partition) {
+        if let Some(state) = open.get(&(partition, count)) {
             return Ok(Arc::clone(state));
         }
         let state = Arc::new(Mutex::new(self.factory.make(context, partition, count).await?));
-        open.insert(partition, Arc::clone(&state));
+        open.insert((partition, count), Arc::clone(&state));
         Ok(state)
     }
 }

@@ -18,6 +18,7 @@ use crate::{
     },
     batch::TransactionAttempt,
     collector::TridentCollector,
+    keys::canonical,
     topology::batch_task,
     tuple::tuples,
 };
@@ -104,7 +105,7 @@ impl AggregateProcessor {
             return Ok(vec![0; rows.num_rows()]);
         }
         let columns: Vec<ArrayRef> = self.key.iter().map(|column| Arc::clone(rows.column(*column))).collect();
-        let keys = self.keys.convert_columns(&columns)?;
+        let keys = self.keys.convert_columns(&canonical(&columns)?)?;
         let mut places = Vec::with_capacity(rows.num_rows());
         for key in &keys {
             let key = key.owned();
