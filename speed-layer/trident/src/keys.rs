@@ -14,6 +14,9 @@ use arrow::{
 use stratus_seam::encoding::{EncodingError, encode_rows};
 use stratus_topology::TaskError;
 
+/// A float of 16 bits.
+type Half = <Float16Type as ArrowPrimitiveType>::Native;
+
 /// The key of what has no key fields: an empty JSON array.
 const OF_ALL: &str = "[]";
 
@@ -43,18 +46,9 @@ fn canonical_column(column: &ArrayRef) -> Result<ArrayRef, ArrowError> {
         DataType::Float32 => {
             floats::<Float32Type>(column, |value| if value.is_nan() { f32::NAN } else { value + 0.0 })
         }
-        DataType::Float16 => floats::<Float16Type>(column, |value| {
-            // Only the sign of a zero differs from what it equals.
-            let zero = <Float16Type as ArrowPrimitiveType>::Native::default();
-            let nan = zero / zero;
-            if value.is_nan() {
-                nan
-            } else if value == zero {
-                zero
-            } else {
-                value
-            }
-        }),
+        DataType::Float16 => {
+            floats::<Float16Type>(column, |value| if value.is_nan() { Half::NAN } else { value + Half::ZERO })
+        }
         DataType::List(item) => {
             let list = column.as_list::<i32>();
             let items = canonical_column(list.values())?;

@@ -116,11 +116,14 @@ pub trait QueryFunction<S: State>: Clone + Send + Sync + 'static {
     -> Result<Vec<ArrayRef>, TaskError>;
 }
 
+/// A partition's state, for whoever updates and queries it.
+type Shared<F> = Arc<Mutex<<F as StateFactory>::State>>;
+
 /// The states of one `partition_persist`, for those who update and those who query them in the same process.
 pub(crate) struct SharedStates<F: StateFactory> {
     factory: F,
     /// By partition and how many there are: two bolts that query a state may have different numbers of tasks.
-    open: Mutex<HashMap<(usize, usize), Arc<Mutex<F::State>>>>,
+    open: Mutex<HashMap<(usize, usize), Shared<F>>>,
 }
 
 impl<F: StateFactory> SharedStates<F> {
@@ -134,7 +137,7 @@ impl<F: StateFactory> SharedStates<F> {
         context: &TaskContext,
         partition: usize,
         count: usize,
-    ) -> Result<Arc<Mutex<F::State>>, TaskError> {
+    ) -> Result<Shared<F>, TaskError> {
         let mut open = self.open.lock().await;
         if let Some(state) = open.get(&(partition, count)) {
             return Ok(Arc::clone(state));

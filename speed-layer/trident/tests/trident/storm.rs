@@ -155,3 +155,34 @@ async fn a_stream_is_repartitioned_several_times_in_a_row() {
     };
     run(&topology, test).await;
 }
+
+/// testMemoryMapGetTuples: a state in memory is scanned through its factory, which all of its partitions share.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_state_in_memory_is_scanned() {
+    let (feeder, server) = (FeederBatchSpout::new(text("sentence")), DrpcServer::default());
+    let (topology, maps) = (TridentTopology::new(), MemoryMaps::<i64>::new());
+    topology
+        .new_stream("sentences", feeder.clone())
+        .each(&["sentence"], Split, text("word"))
+        .group_by(&["word"])
+        .persistent_aggregate(maps.clone(), &[], Count, "count")
+        .parallelism_hint(3)
+        .new_values_stream();
+    let scan = move |_: TridentTuple<'_>, out: &mut TridentCollector| {
+        maps.values().into_iter().try_for_each(|(word, count)| out.emit((word, count)))
+    };
+    let entries = fields([("word", DataType::Utf8), ("count", DataType::Int64)]);
+    topology.new_drpc_stream("all", &server).flat_map(scan, entries).returns("all", &server);
+    let test = async {
+        assert_eq!(server.execute("all", "").await.unwrap(), "[]");
+        feeder.feed_and_wait(batch("sentence", &["hello the man said", "the"])).await;
+        let counts = [
+            "[\"[\\\"hello\\\"]\",1]",
+            "[\"[\\\"man\\\"]\",1]",
+            "[\"[\\\"said\\\"]\",1]",
+            "[\"[\\\"the\\\"]\",2]",
+        ];
+        assert_eq!(rows(&server, "all", "").await, counts);
+    };
+    run(&topology, test).await;
+}
