@@ -9,7 +9,7 @@ use std::{any::Any, sync::Arc};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use stratus_topology::TaskError;
 
-pub use builtin::{Count, Max, Min, Sum};
+pub use builtin::{Count, Max, Min, Number, Sum};
 pub use chain::ChainedAggregator;
 pub use rows::RowsAggregator;
 
@@ -23,6 +23,17 @@ use crate::{
 pub trait Aggregator: Clone + Send + Sync + 'static {
     /// What is kept of a batch, or of a group of it.
     type State: Send + 'static;
+
+    /// Whether tuples of these fields can be aggregated; if not, why. Asked when the topology is built, so that a field
+    /// of another type is no error of every batch. By default everything can.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong, with the field's name and type: [`build`](crate::TridentTopology::build) answers with it.
+    fn accepts(&self, input: &Schema) -> Result<(), String> {
+        let _ = input;
+        Ok(())
+    }
 
     /// The aggregation of a batch, or of a group of it, begins.
     fn init(&mut self, batch: TransactionAttempt) -> Self::State;
@@ -52,6 +63,17 @@ pub trait ReducerAggregator: Clone + Send + Sync + 'static {
     /// The value.
     type Value: TridentValue;
 
+    /// Whether tuples of these fields can be aggregated; if not, why. Asked when the topology is built, so that a field
+    /// of another type is no error of every batch. By default everything can.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong, with the field's name and type: [`build`](crate::TridentTopology::build) answers with it.
+    fn accepts(&self, input: &Schema) -> Result<(), String> {
+        let _ = input;
+        Ok(())
+    }
+
     /// The value of no tuples.
     fn init(&self) -> Self::Value;
 
@@ -68,6 +90,17 @@ pub trait ReducerAggregator: Clone + Send + Sync + 'static {
 pub trait CombinerAggregator: Clone + Send + Sync + 'static {
     /// The value.
     type Value: TridentValue;
+
+    /// Whether tuples of these fields can be aggregated; if not, why. Asked when the topology is built, so that a field
+    /// of another type is no error of every batch. By default everything can.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong, with the field's name and type: [`build`](crate::TridentTopology::build) answers with it.
+    fn accepts(&self, input: &Schema) -> Result<(), String> {
+        let _ = input;
+        Ok(())
+    }
 
     /// The value of one tuple.
     ///
@@ -98,6 +131,10 @@ pub struct Reduced<R>(pub R);
 impl<R: ReducerAggregator> Aggregator for Reduced<R> {
     type State = Option<R::Value>;
 
+    fn accepts(&self, input: &Schema) -> Result<(), String> {
+        self.0.accepts(input)
+    }
+
     fn init(&mut self, _batch: TransactionAttempt) -> Self::State {
         Some(self.0.init())
     }
@@ -124,6 +161,10 @@ pub struct Combined<C>(pub C);
 
 impl<C: CombinerAggregator> Aggregator for Combined<C> {
     type State = Option<C::Value>;
+
+    fn accepts(&self, input: &Schema) -> Result<(), String> {
+        self.0.accepts(input)
+    }
 
     fn init(&mut self, _batch: TransactionAttempt) -> Self::State {
         None
@@ -188,6 +229,7 @@ impl<C: CombinerAggregator> Aggregator for Recombined<C> {
 
 /// An aggregator whose state's type nobody needs to know.
 pub(crate) trait AnyAggregator: Send {
+    fn accepts(&self, input: &Schema) -> Result<(), String>;
     fn init(&mut self, batch: TransactionAttempt) -> Box<dyn Any + Send>;
     fn aggregate(
         &mut self,
@@ -199,6 +241,10 @@ pub(crate) trait AnyAggregator: Send {
 }
 
 impl<A: Aggregator> AnyAggregator for A {
+    fn accepts(&self, input: &Schema) -> Result<(), String> {
+        Aggregator::accepts(self, input)
+    }
+
     fn init(&mut self, batch: TransactionAttempt) -> Box<dyn Any + Send> {
         Box::new(Aggregator::init(self, batch))
     }

@@ -2,7 +2,7 @@
 
 use std::{fmt, sync::Arc};
 
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{DataType, SchemaRef};
 use stratus_topology::{Grouping, TaskError};
 use thiserror::Error;
 
@@ -12,7 +12,7 @@ pub(crate) type NodeId = usize;
 pub(crate) type ProcessorFactory = Arc<dyn Fn() -> Result<Box<dyn Processor>, TaskError> + Send + Sync>;
 
 /// Why a Trident topology cannot be built.
-#[derive(Debug, Error)]
+#[derive(Clone, Debug, Error)]
 #[non_exhaustive]
 pub enum TridentError {
     /// An operation asks for a field that its stream does not have.
@@ -33,7 +33,7 @@ pub enum TridentError {
         /// The name.
         field: String,
     },
-    /// Streams that are to be put together do not fit.
+    /// An operation does not fit its streams, their fields' types or the operations around it.
     #[error("{operation}: {why}")]
     Misfit {
         /// The operation.
@@ -43,7 +43,7 @@ pub enum TridentError {
     },
     /// The topology that came of it is not valid.
     #[error(transparent)]
-    Topology(#[from] Box<stratus_topology::TopologyError>),
+    Topology(#[from] Arc<stratus_topology::TopologyError>),
 }
 
 #[derive(Clone)]
@@ -71,7 +71,7 @@ pub(crate) struct Node {
 #[derive(Default)]
 pub(crate) struct Graph {
     pub(crate) nodes: Vec<Node>,
-    /// The first thing that was wrong.
+    /// The first thing that was wrong. It stays: what is planned from here on would read the wrong fields.
     pub(crate) error: Option<TridentError>,
     /// What is allowed and seldom meant.
     pub(crate) warnings: Vec<String>,
@@ -96,22 +96,44 @@ impl Graph {
         self.error.get_or_insert(error);
     }
 
-    /// The places of fields. Where one is unknown that is noted, and the first field stands for it.
+    /// Notes that an operation does not fit, and why.
+    pub(crate) fn misfit(&mut self, operation: &str, why: impl Into<String>) {
+        self.wrong(TridentError::Misfit { operation: operation.to_owned(), why: why.into() });
+    }
+
+    /// Notes the first of these fields whose type an operation cannot take; `takes` says why.
+    pub(crate) fn check_types<E: fmt::Display>(
+        &mut self,
+        node: NodeId,
+        operation: &str,
+        columns: &[usize],
+        takes: impl Fn(&DataType) -> Result<(), E>,
+    ) {
+        let schema = Arc::clone(&self.nodes[node].schema);
+        for field in columns.iter().filter_map(|column| schema.fields().get(*column)) {
+            if let Err(why) = takes(field.data_type()) {
+                let why = format!("field `{}` is of type {}: {why}", field.name(), field.data_type());
+                return self.misfit(operation, why);
+            }
+        }
+    }
+
+    /// The places of fields. One that is unknown is noted, and has none.
     pub(crate) fn columns(&mut self, node: NodeId, operation: &str, fields: &[&str]) -> Vec<usize> {
         let schema = Arc::clone(&self.nodes[node].schema);
-        let place = |field: &&str| match schema.index_of(field) {
-            Ok(place) => place,
-            Err(_) => {
+        let place = |field: &&str| {
+            let place = schema.index_of(field).ok();
+            if place.is_none() {
                 let known: Vec<&str> = schema.fields().iter().map(|field| field.name().as_str()).collect();
                 self.wrong(TridentError::UnknownField {
                     operation: operation.to_owned(),
                     field: (*field).to_owned(),
                     fields: known.join(", "),
                 });
-                0
             }
+            place
         };
-        fields.iter().map(place).collect()
+        fields.iter().filter_map(place).collect()
     }
 
     /// The spouts that a node's tuples come from.

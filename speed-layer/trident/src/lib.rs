@@ -18,6 +18,7 @@ mod collector;
 mod coordinator;
 mod drpc;
 mod graph;
+mod keys;
 mod multi_reduce;
 mod operation;
 mod plan;
@@ -29,8 +30,8 @@ mod topology;
 mod tuple;
 
 pub use aggregator::{
-    Aggregator, ChainedAggregator, Combined, CombinerAggregator, Count, Max, Min, Reduced, ReducerAggregator,
-    RowsAggregator, Sum,
+    Aggregator, ChainedAggregator, Combined, CombinerAggregator, Count, Max, Min, Number, Reduced,
+    ReducerAggregator, RowsAggregator, Sum,
 };
 pub use batch::TransactionAttempt;
 pub use collector::TridentCollector;
@@ -44,9 +45,10 @@ pub use spout::{
     Translator, TridentSpout,
 };
 pub use state::{
-    BackingMap, CachedMap, MapState, MemoryMap, MemoryMaps, NonTransactionalMap, OpaqueMap, OpaqueValue,
-    QueryFunction, State, StateFactory, StateKind, StateUpdater, TransactionalMap, TransactionalValue,
+    BackingMap, CachedMap, MapState, MemoryMap, MemoryMaps, NonTransactionalMap, NonTransactionalMemoryMaps,
+    OpaqueMap, OpaqueValue, QueryFunction, State, StateFactory, StateKind, StateUpdater, TransactionalMap,
+    TransactionalMemoryMaps, TransactionalValue,
 };
-pub use stream::{GroupedStream, Stream};
+pub use stream::{GroupedStream, SnapshotGet, Stream};
 pub use topology::{TridentPlan, TridentState, TridentTopology};
 pub use tuple::{TridentTuple, TridentValue};

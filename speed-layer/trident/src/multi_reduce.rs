@@ -10,6 +10,8 @@ use arrow::{
 };
 use stratus_topology::TaskError;
 
+use crate::keys::canonical;
+
 /// Takes what a partition of a batch has of several streams.
 pub trait MultiReducer: Clone + Send + Sync + 'static {
     /// What comes of it, with the declared fields. There is one input per stream, also if it has no rows.
@@ -31,7 +33,7 @@ pub enum JoinKind {
     Full,
 }
 
-/// A hash join of two streams, by key columns of equal types. Null keys have no partner.
+/// A hash join of two streams, by key columns of equal types. Null keys have no partner; a NaN has every other NaN.
 #[derive(Clone, Debug)]
 pub(crate) struct Join {
     pub(crate) kind: JoinKind,
@@ -54,10 +56,11 @@ impl Join {
 impl MultiReducer for Join {
     fn reduce(&mut self, inputs: &[RecordBatch]) -> Result<RecordBatch, TaskError> {
         let [left, right] = inputs else { return Err("a join has two streams".into()) };
-        let columns = |rows: &RecordBatch, key: &[usize]| -> Vec<ArrayRef> {
-            key.iter().map(|column| Arc::clone(rows.column(*column))).collect()
+        let columns = |rows: &RecordBatch, key: &[usize]| {
+            let columns: Vec<ArrayRef> = key.iter().map(|column| Arc::clone(rows.column(*column))).collect();
+            canonical(&columns)
         };
-        let (left_key, right_key) = (columns(left, &self.left), columns(right, &self.right));
+        let (left_key, right_key) = (columns(left, &self.left)?, columns(right, &self.right)?);
         let sorts = left_key.iter().map(|column| SortField::new(column.data_type().clone())).collect();
         let converter = RowConverter::new(sorts)?;
         let (left_rows, right_rows) =

@@ -1,5 +1,7 @@
 //! From operations to the components of a topology: what lies between two repartitionings becomes one bolt.
 
+mod check;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use stratus_topology::Grouping;
@@ -97,7 +99,10 @@ impl Plan {
     fn describe(&mut self, graph: &Graph) {
         for (number, group) in self.groups.iter_mut().enumerate() {
             let nodes = || group.nodes.iter().map(|id| &graph.nodes[*id]);
-            let hint = nodes().filter_map(|node| node.parallelism).max().unwrap_or(1);
+            // A repartitioning runs nowhere: its hint is for those who take its tuples.
+            let takes_from = nodes().flat_map(|node| node.parents.iter().map(|id| &graph.nodes[*id]));
+            let partitions = takes_from.filter(|node| matches!(node.kind, Kind::Partition(_)));
+            let hint = nodes().chain(partitions).filter_map(|node| node.parallelism).max().unwrap_or(1);
             group.parallelism = nodes().find_map(|node| node.partitions).unwrap_or(hint);
             group.commits = nodes().any(|node| matches!(node.kind, Kind::Processor { commits: true, .. }));
             group.component = match &graph.nodes[group.nodes[0]].kind {
@@ -112,7 +117,9 @@ impl Plan {
 
     /// Who queries a state has as many tasks as those who write it, so that keys meet their partitions.
     fn match_states(&mut self, graph: &Graph) {
-        for group in 0..self.groups.len() {
+        // As often as there are groups: who writes a state may itself query another.
+        let groups = self.groups.len();
+        for group in (0..groups).flat_map(|_| 0..groups) {
             let beside = self.groups[group].nodes.iter().find_map(|id| graph.nodes[*id].beside);
             if let Some(writer) = beside {
                 self.groups[group].parallelism = self.groups[self.group_of[&writer]].parallelism;

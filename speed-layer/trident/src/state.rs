@@ -18,7 +18,7 @@ use stratus_topology::{TaskContext, TaskError};
 use tokio::sync::Mutex;
 
 pub use map::{BackingMap, CachedMap, MapState, NonTransactionalMap, OpaqueMap, TransactionalMap};
-pub use memory::{MemoryMap, MemoryMaps};
+pub use memory::{MemoryMap, MemoryMaps, NonTransactionalMemoryMaps, TransactionalMemoryMaps};
 pub use value::{OpaqueValue, TransactionalValue};
 
 use crate::{batch::TransactionAttempt, collector::TridentCollector};
@@ -116,10 +116,14 @@ pub trait QueryFunction<S: State>: Clone + Send + Sync + 'static {
     -> Result<Vec<ArrayRef>, TaskError>;
 }
 
+/// A partition's state, for whoever updates and queries it.
+type Shared<F> = Arc<Mutex<<F as StateFactory>::State>>;
+
 /// The states of one `partition_persist`, for those who update and those who query them in the same process.
 pub(crate) struct SharedStates<F: StateFactory> {
     factory: F,
-    open: Mutex<HashMap<usize, Arc<Mutex<F::State>>>>,
+    /// By partition and how many there are: two bolts that query a state may have different numbers of tasks.
+    open: Mutex<HashMap<(usize, usize), Shared<F>>>,
 }
 
 impl<F: StateFactory> SharedStates<F> {
@@ -133,13 +137,13 @@ impl<F: StateFactory> SharedStates<F> {
         context: &TaskContext,
         partition: usize,
         count: usize,
-    ) -> Result<Arc<Mutex<F::State>>, TaskError> {
+    ) -> Result<Shared<F>, TaskError> {
         let mut open = self.open.lock().await;
-        if let Some(state) = open.get(&partition) {
+        if let Some(state) = open.get(&(partition, count)) {
             return Ok(Arc::clone(state));
         }
         let state = Arc::new(Mutex::new(self.factory.make(context, partition, count).await?));
-        open.insert(partition, Arc::clone(&state));
+        open.insert((partition, count), Arc::clone(&state));
         Ok(state)
     }
 }

@@ -1,32 +1,34 @@
 //! Streams of batches, and the operations on them.
 
+mod aggregation;
 mod grouped;
+mod partitioning;
 mod states;
+mod updaters;
 
 use std::{cell::RefCell, fmt, rc::Rc, sync::Arc};
 
-use arrow::datatypes::{Field, Schema, SchemaRef};
-use stratus_topology::{CustomGrouping, Grouping, GroupingContext, TaskChoice, TaskError};
+use arrow::{
+    array::new_empty_array,
+    datatypes::{DataType, Field, Schema, SchemaRef},
+    row::{RowConverter, SortField},
+};
+use stratus_topology::{TaskError, hash_rows};
 
 pub use grouped::GroupedStream;
+pub use updaters::SnapshotGet;
 
 use crate::{
-    aggregator::{
-        Aggregator, ChainedAggregator, Combined, CombinerAggregator, Recombined, Reduced, ReducerAggregator,
-        RowsAggregator, single,
-    },
-    batch::TransactionAttempt,
     drpc::DrpcServer,
     graph::{Graph, Kind, NodeId, ProcessorFactory, TridentError},
+    keys::can_be_key,
     multi_reduce::{Join, JoinKind, MultiReducer},
     operation::{BatchFunction, Filter, Function},
     processor::{
-        AggregateProcessor, AnswerProcessor, BestProcessor, EachProcessor, FilterProcessor, FlatMapProcessor,
-        MergeProcessor, MultiReduceProcessor, OfNothing, Processor, ProjectProcessor, RowsAggregateProcessor,
-        RowsProcessor,
+        AnswerProcessor, EachProcessor, FilterProcessor, FlatMapProcessor, MergeProcessor,
+        MultiReduceProcessor, Processor, ProjectProcessor, RowsProcessor,
     },
-    topology::batch_task,
-    tuple::{TridentTuple, TridentValue},
+    tuple::TridentTuple,
 };
 
 /// A stream of batches of tuples. Cloning is cheap; a stream may be taken by several operations.
@@ -55,7 +57,9 @@ impl Stream {
         Arc::clone(&self.graph.borrow().nodes[self.node].schema)
     }
 
-    /// So many tasks, at least, for everything between the last repartitioning and the next.
+    /// So many tasks, at least, for everything between the last repartitioning and the next. Directly behind a
+    /// repartitioning, as in `shuffle().parallelism_hint(2)`, it is for everything that takes the tuples, up to the next
+    /// one. (Storm ignores it there.) Of several hints the greatest holds.
     #[must_use]
     pub fn parallelism_hint(self, tasks: usize) -> Self {
         self.graph.borrow_mut().nodes[self.node].parallelism = Some(tasks);
@@ -126,134 +130,10 @@ impl Stream {
         self.processor("project", schema, move || ProjectProcessor { columns: columns.clone() })
     }
 
-    /// Spreads tuples evenly over the tasks of what follows.
-    pub fn shuffle(&self) -> Self {
-        self.repartition(Grouping::Shuffle)
-    }
-
-    /// As [`shuffle`](Self::shuffle), to tasks in the same process if there are any.
-    pub fn local_or_shuffle(&self) -> Self {
-        self.repartition(Grouping::LocalOrShuffle)
-    }
-
-    /// Sends tuples with equal values of these fields to the same task.
-    pub fn partition_by(&self, key: &[&str]) -> Self {
-        self.columns("partition_by", key);
-        self.repartition(Grouping::fields(key))
-    }
-
-    /// Sends every tuple to every task of what follows.
-    pub fn broadcast(&self) -> Self {
-        self.repartition(Grouping::All)
-    }
-
-    /// Sends all tuples to one task.
-    pub fn global(&self) -> Self {
-        self.repartition(Grouping::Global)
-    }
-
-    /// Sends all tuples of a batch to one task; different batches may go to different tasks.
-    pub fn batch_global(&self) -> Self {
-        self.repartition(Grouping::custom(|| BatchGlobal))
-    }
-
-    /// Sends tuples to the tasks that a grouping of the user's own chooses.
-    pub fn partition(&self, grouping: Grouping) -> Self {
-        self.repartition(grouping)
-    }
-
-    /// Aggregates each partition of a batch by itself. What the aggregator emits takes the place of the tuples.
-    pub fn partition_aggregate(
-        &self,
-        input: &[&str],
-        aggregator: impl Aggregator,
-        emitted: SchemaRef,
-    ) -> Self {
-        self.aggregated(
-            &[],
-            ChainedAggregator::new().aggregate(input, aggregator, emitted),
-            OfNothing::Always,
-        )
-    }
-
-    /// Aggregates each partition of a batch by itself, all of its rows at once. What the aggregator returns takes the
-    /// place of the rows.
-    pub fn partition_aggregate_rows(
-        &self,
-        input: &[&str],
-        aggregator: impl RowsAggregator,
-        emitted: SchemaRef,
-    ) -> Self {
-        let (input, schema) = (self.columns("partition_aggregate_rows", input), Arc::clone(&emitted));
-        self.fallible("aggregate", vec![self.node], emitted, move || {
-            let (aggregator, input) = (aggregator.clone(), input.clone());
-            Ok(Box::new(RowsAggregateProcessor { aggregator, input, schema: Arc::clone(&schema) }))
-        })
-    }
-
-    /// Aggregates each batch as a whole.
-    pub fn aggregate(&self, input: &[&str], aggregator: impl Aggregator, emitted: SchemaRef) -> Self {
-        let chain = ChainedAggregator::new().aggregate(input, aggregator, emitted);
-        self.batch_global().aggregated(&[], chain, OfNothing::Once)
-    }
-
-    /// Aggregates each batch as a whole, to one value; partitions are combined before they travel.
-    pub fn combine<C: CombinerAggregator>(&self, input: &[&str], combiner: C, field: &str) -> Self {
-        let value = single(field, <C::Value as TridentValue>::data_type());
-        let partial =
-            ChainedAggregator::new().aggregate(input, Combined(combiner.clone()), Arc::clone(&value));
-        let whole = ChainedAggregator::new().aggregate(&[field], Recombined(combiner), value);
-        self.aggregated(&[], partial, OfNothing::Never).batch_global().aggregated(&[], whole, OfNothing::Once)
-    }
-
-    /// Aggregates each batch as a whole, to one value.
-    pub fn reduce<R: ReducerAggregator>(&self, input: &[&str], reducer: R, field: &str) -> Self {
-        self.aggregate(input, Reduced(reducer), single(field, <R::Value as TridentValue>::data_type()))
-    }
-
-    /// Several aggregations of each batch as a whole, in one pass.
-    pub fn chained_aggregate(&self, chain: ChainedAggregator) -> Self {
-        self.batch_global().aggregated(&[], chain, OfNothing::Once)
-    }
-
-    /// The first tuples of each partition of a batch.
-    pub fn first_n(&self, count: usize) -> Self {
-        self.processor("first", self.schema(), move || BestProcessor { count, by: None })
-    }
-
-    /// The tuples of each partition of a batch that have the greatest values of a field, the greatest first.
-    pub fn top_n(&self, count: usize, field: &str) -> Self {
-        self.best(count, field, true)
-    }
-
-    /// The tuple of each partition of a batch that has the least value of a field.
-    pub fn min_by(&self, field: &str) -> Self {
-        self.best(1, field, false)
-    }
-
-    /// The tuple of each partition of a batch that has the greatest value of a field.
-    pub fn max_by(&self, field: &str) -> Self {
-        self.best(1, field, true)
-    }
-
-    /// Answers the calls of a function with what each batch has here.
-    pub fn returns(&self, function: &str, server: &DrpcServer) {
-        let (server, function) = (server.clone(), function.to_owned());
-        self.batch_global().processor("returns", self.schema(), move || AnswerProcessor {
-            server: server.clone(),
-            function: function.clone(),
-            place: (0, 1),
-        });
-    }
-
-    fn best(&self, count: usize, field: &str, greatest: bool) -> Self {
-        let column = self.columns("best", &[field])[0];
-        self.processor("best", self.schema(), move || BestProcessor { count, by: Some((column, greatest)) })
-    }
-
-    /// Groups tuples by the values of these fields.
+    /// Groups tuples by the values of these fields. As for fields grouping all NaNs are one value, and `-0.0` is `0.0`.
     pub fn group_by(&self, key: &[&str]) -> GroupedStream {
-        self.columns("group_by", key);
+        let columns = self.columns("group_by", key);
+        self.check_types("group_by", &columns, can_be_compared);
         GroupedStream::new(self.clone(), key)
     }
 
@@ -264,25 +144,25 @@ impl Stream {
             schema.fields().iter().map(|field| field.data_type().clone()).collect()
         };
         if others.iter().any(|other| kinds(&other.schema()) != kinds(&schema)) {
-            let why = "the streams have fields of different types".to_owned();
-            self.graph.borrow_mut().wrong(TridentError::Misfit { operation: "merge".to_owned(), why });
+            self.graph.borrow_mut().misfit("merge", "the streams have fields of different types");
         }
-        let parents = std::iter::once(self.node).chain(others.iter().map(|other| other.node)).collect();
+        let parents = self.together("merge", others);
         let kept = Arc::clone(&schema);
         self.several("merge", parents, schema, move || MergeProcessor { schema: Arc::clone(&kept) })
     }
 
     /// Joins what two streams have of each batch, by key fields of equal types.
     pub fn join(&self, key: &[&str], other: &Self, other_key: &[&str], kind: JoinKind) -> Self {
+        self.together("join", &[other]);
         let join = Join { kind, left: self.columns("join", key), right: other.columns("join", other_key) };
         let (left, right) = (self.schema(), other.schema());
         let kinds = |schema: &SchemaRef, columns: &[usize]| -> Vec<_> {
             columns.iter().map(|column| schema.field(*column).data_type().clone()).collect()
         };
         if kinds(&left, &join.left) != kinds(&right, &join.right) {
-            let why = "the keys are of different types".to_owned();
-            self.graph.borrow_mut().wrong(TridentError::Misfit { operation: "join".to_owned(), why });
+            self.graph.borrow_mut().misfit("join", "the keys are of different types");
         }
+        self.check_types("join", &join.left, can_be_compared);
         let fields = join.fields(&left, &right);
         let schema = self.checked("join", fields);
         self.partition_by(key).multi_reduce(&[&other.partition_by(other_key)], join, schema)
@@ -290,8 +170,7 @@ impl Stream {
 
     /// Gives `reducer` what a partition of each batch has of this stream and the others.
     pub fn multi_reduce(&self, others: &[&Self], reducer: impl MultiReducer, schema: SchemaRef) -> Self {
-        let parents: Vec<NodeId> =
-            std::iter::once(self.node).chain(others.iter().map(|other| other.node)).collect();
+        let parents = self.together("multi_reduce", others);
         let inputs: Vec<SchemaRef> =
             parents.iter().map(|parent| Arc::clone(&self.graph.borrow().nodes[*parent].schema)).collect();
         let kept = Arc::clone(&schema);
@@ -302,22 +181,55 @@ impl Stream {
         })
     }
 
-    fn aggregated(&self, key: &[usize], chain: ChainedAggregator, of_nothing: OfNothing) -> Self {
-        let input = self.schema();
-        for link in &chain.links {
-            let names: Vec<&str> = link.input.iter().map(String::as_str).collect();
-            self.columns("aggregate", &names);
+    /// Answers the calls of a function with what each batch has here.
+    pub fn returns(&self, function: &str, server: &DrpcServer) {
+        let columns: Vec<usize> = (0..self.schema().fields().len()).collect();
+        self.check_types("returns", &columns, can_be_key);
+        let (server, function) = (server.clone(), function.to_owned());
+        self.batch_global().processor("returns", self.schema(), move || AnswerProcessor {
+            server: server.clone(),
+            function: function.clone(),
+            place: (0, 1),
+        });
+    }
+
+    /// This stream and others of the same topology.
+    fn together(&self, operation: &str, others: &[&Self]) -> Vec<NodeId> {
+        let mut graph = self.graph.borrow_mut();
+        let others = others.iter().map(|other| {
+            if Rc::ptr_eq(&self.graph, &other.graph) {
+                return other.node;
+            }
+            graph.misfit(operation, "the streams are of different topologies");
+            self.node
+        });
+        std::iter::once(self.node).chain(others).collect()
+    }
+
+    /// Notes why an aggregation cannot take these fields, if it cannot.
+    fn check_input(
+        &self,
+        operation: &str,
+        input: &[&str],
+        accepts: impl FnOnce(&Schema) -> Result<(), String>,
+    ) {
+        let columns = self.columns(operation, input);
+        // Of fields that are not there nothing more is to be said.
+        if columns.len() == input.len()
+            && let Err(why) = accepts(&self.projected(&columns))
+        {
+            self.graph.borrow_mut().misfit(operation, why);
         }
-        let keys = key.iter().map(|column| input.field(*column).clone());
-        let emitted =
-            chain.links.iter().flat_map(|link| link.emitted.fields().iter().map(|f| f.as_ref().clone()));
-        let schema = self.checked("aggregate", keys.chain(emitted).collect());
-        let (key, kept) = (key.to_vec(), Arc::clone(&schema));
-        self.fallible("aggregate", vec![self.node], schema, move || {
-            let processor =
-                AggregateProcessor::new(&input, &key, &chain.links, Arc::clone(&kept), of_nothing)?;
-            Ok(Box::new(processor))
-        })
+    }
+
+    /// Notes the first of these fields whose type an operation cannot take; `takes` says why.
+    fn check_types<E: fmt::Display>(
+        &self,
+        operation: &str,
+        columns: &[usize],
+        takes: impl Fn(&DataType) -> Result<(), E>,
+    ) {
+        self.graph.borrow_mut().check_types(self.node, operation, columns, takes);
     }
 
     fn columns(&self, operation: &str, names: &[&str]) -> Vec<usize> {
@@ -344,24 +256,6 @@ impl Stream {
             self.graph.borrow_mut().wrong(TridentError::Duplicate { operation, field });
         }
         Arc::new(Schema::new(fields))
-    }
-
-    fn repartition(&self, grouping: Grouping) -> Self {
-        // Between two repartitionings there must be something that runs.
-        let on = match self.graph.borrow().nodes[self.node].kind {
-            Kind::Partition(_) => Some((0..self.schema().fields().len()).collect::<Vec<usize>>()),
-            _ => None,
-        };
-        let from = match on {
-            Some(columns) => {
-                self.processor("pass", self.schema(), move || ProjectProcessor { columns: columns.clone() })
-            }
-            None => self.clone(),
-        };
-        let schema = from.schema();
-        let node =
-            self.graph.borrow_mut().add(Kind::Partition(grouping), "partition", vec![from.node], schema);
-        Self::new(Rc::clone(&self.graph), node)
     }
 
     fn processor<P: Processor + 'static>(
@@ -397,19 +291,11 @@ impl Stream {
     }
 }
 
-/// Sends a batch as a whole to one task.
-struct BatchGlobal;
-
-impl CustomGrouping for BatchGlobal {
-    fn prepare(&mut self, _context: &GroupingContext) {}
-
-    fn choose_tasks(
-        &mut self,
-        _rows: &arrow::array::RecordBatch,
-        choice: &mut TaskChoice,
-    ) -> Result<(), TaskError> {
-        let label = choice.label().ok_or("a tuple belongs to no batch")?;
-        choice.send_all(batch_task(TransactionAttempt::of(label), choice.targets()));
-        Ok(())
-    }
+/// Whether values of a type can be told apart, as groups and joins do, and hashed, as fields grouping does.
+fn can_be_compared(kind: &DataType) -> Result<(), String> {
+    let none = [new_empty_array(kind)];
+    let converted = RowConverter::new(vec![SortField::new(kind.clone())])
+        .and_then(|converter| converter.convert_columns(&none));
+    converted.map_err(|error| error.to_string())?;
+    hash_rows(&none, &mut Vec::new()).map_err(|error| error.to_string())
 }

@@ -80,9 +80,10 @@ impl TridentTopology {
         self.new_stream(&format!("drpc-{function}"), server.spout(function))
     }
 
-    /// A state that this topology only queries.
+    /// A state that this topology only queries. What queries it has as many tasks as it has partitions, or, if their
+    /// number is free, as many as it is given: then each of them opens its part, as those who write the state do.
     pub fn new_static_state<F: StateFactory>(&self, factory: F) -> TridentState<F> {
-        let partitions = factory.partitions().unwrap_or(1);
+        let partitions = factory.partitions();
         TridentState {
             graph: Rc::clone(&self.graph),
             node: None,
@@ -97,15 +98,16 @@ impl TridentTopology {
     ///
     /// The first thing that is wrong with the operations.
     pub fn build(&self) -> Result<TridentPlan, TridentError> {
-        let mut graph = self.graph.borrow_mut();
-        if let Some(error) = graph.error.take() {
-            return Err(error);
+        let graph = self.graph.borrow();
+        if let Some(error) = &graph.error {
+            return Err(error.clone());
         }
         if self.config.ackers == 0 {
             let why = "it has no ackers, and without them nobody learns that a batch failed".to_owned();
             return Err(TridentError::Misfit { operation: "the topology".to_owned(), why });
         }
         let plan = Plan::of(&graph);
+        plan.check(&graph)?;
         let mut builder = TopologyBuilder::new();
         builder.config(self.config.clone());
         for batch_group in 0..plan.batch_groups {
@@ -141,7 +143,7 @@ impl TridentTopology {
         for number in 0..plan.groups.len() {
             add_group(&mut builder, &graph, &plan, number);
         }
-        Ok(TridentPlan { topology: builder.build().map_err(Box::new)?, warnings: graph.warnings.clone() })
+        Ok(TridentPlan { topology: builder.build().map_err(Arc::new)?, warnings: graph.warnings.clone() })
     }
 }
 
@@ -226,17 +228,19 @@ pub struct TridentState<F: StateFactory> {
     /// The operation that writes it.
     pub(crate) node: Option<NodeId>,
     pub(crate) states: Arc<SharedStates<F>>,
-    pub(crate) partitions: usize,
+    /// How many partitions it must have, if that is not free.
+    pub(crate) partitions: Option<usize>,
 }
 
 impl<F: StateFactory> fmt::Debug for TridentState<F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "TridentState of {} partitions", self.partitions)
+        write!(f, "TridentState({:?})", self.states)
     }
 }
 
 impl<F: StateFactory> TridentState<F> {
-    /// So many tasks, at least, for what writes the state, and everything since the last repartitioning before it.
+    /// So many tasks, at least, for what writes the state, and everything since the last repartitioning before it. A
+    /// state whose number of partitions is fixed has so many tasks, whatever is asked for here.
     #[must_use]
     pub fn parallelism_hint(self, tasks: usize) -> Self {
         if let Some(node) = self.node {

@@ -8,5 +8,6 @@ mod guard;
 mod log;
 mod redb;
 mod redis;
+mod snapshots;
 mod stores;
 mod yahoo;

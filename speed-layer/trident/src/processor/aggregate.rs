@@ -18,6 +18,7 @@ use crate::{
     },
     batch::TransactionAttempt,
     collector::TridentCollector,
+    keys::canonical,
     topology::batch_task,
     tuple::tuples,
 };
@@ -88,7 +89,7 @@ impl AggregateProcessor {
 
     fn group(&mut self, attempt: TransactionAttempt) -> Result<Group, TaskError> {
         let parts = self.parts.iter_mut().map(|part| {
-            let collector = TridentCollector::new(Arc::clone(&part.emitted))?;
+            let collector = TridentCollector::new(Arc::clone(&part.emitted));
             Ok((part.aggregator.init(attempt), collector))
         });
         parts.collect()
@@ -104,7 +105,7 @@ impl AggregateProcessor {
             return Ok(vec![0; rows.num_rows()]);
         }
         let columns: Vec<ArrayRef> = self.key.iter().map(|column| Arc::clone(rows.column(*column))).collect();
-        let keys = self.keys.convert_columns(&columns)?;
+        let keys = self.keys.convert_columns(&canonical(&columns)?)?;
         let mut places = Vec::with_capacity(rows.num_rows());
         for key in &keys {
             let key = key.owned();
@@ -126,7 +127,7 @@ impl AggregateProcessor {
         let mut emitted = Vec::with_capacity(group.len());
         for (part, (state, mut collector)) in self.parts.iter_mut().zip(group) {
             part.aggregator.complete(state, &mut collector)?;
-            emitted.push(collector.finish());
+            emitted.push(collector.finish()?);
         }
         let values = combinations(&emitted)?;
         let rows = values.first().map_or(0, |column| column.len());

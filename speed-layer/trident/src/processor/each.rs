@@ -43,7 +43,7 @@ impl<F: Function> Processor for EachProcessor<F> {
         rows: RecordBatch,
         out: &mut Vec<RecordBatch>,
     ) -> Result<(), TaskError> {
-        let mut collector = TridentCollector::new(Arc::clone(&self.emitted))?;
+        let mut collector = TridentCollector::new(Arc::clone(&self.emitted));
         let input = selected(&rows, &self.input)?;
         for tuple in tuples(&input) {
             collector.source = tuple.row() as u32;
@@ -75,12 +75,12 @@ impl<F: Function> Processor for FlatMapProcessor<F> {
         rows: RecordBatch,
         out: &mut Vec<RecordBatch>,
     ) -> Result<(), TaskError> {
-        let mut collector = TridentCollector::new(Arc::clone(&self.schema))?;
+        let mut collector = TridentCollector::new(Arc::clone(&self.schema));
         for tuple in tuples(&rows) {
             self.function.execute(tuple, &mut collector)?;
         }
         if collector.len() > 0 {
-            out.push(collector.finish());
+            out.push(collector.finish()?);
         }
         Ok(())
     }

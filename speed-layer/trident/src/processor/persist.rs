@@ -89,7 +89,7 @@ impl<F: StateFactory, U: StateUpdater<F::State>> Processor for PersistProcessor<
         out: &mut Vec<RecordBatch>,
     ) -> Result<(), TaskError> {
         let rows: Vec<RecordBatch> = owned(state)?;
-        let mut collector = TridentCollector::new(Arc::clone(&self.emitted))?;
+        let mut collector = TridentCollector::new(Arc::clone(&self.emitted));
         let txid = self.transactional.then_some(attempt.txid);
         let mut state = self.partition.state()?.lock().await;
         state.begin_attempt(attempt);
@@ -100,7 +100,7 @@ impl<F: StateFactory, U: StateUpdater<F::State>> Processor for PersistProcessor<
         }
         state.commit(txid).await?;
         if collector.len() > 0 {
-            out.push(collector.finish());
+            out.push(collector.finish()?);
         }
         Ok(())
     }

@@ -44,7 +44,10 @@ pub trait BackingMap<T>: Send + Sync + 'static {
 /// A map from keys to values that batches update.
 #[async_trait]
 pub trait MapState<V: TridentValue>: State {
-    /// The latest value of each key, in order.
+    /// The value of each key, in order. Outside of transactions, as for queries, it is the latest. Within one, of a key
+    /// that this attempt has updated it is what that made of it; else, in an opaque map, the value before the
+    /// transaction, whatever attempts before this one have written. A transactional map does not keep that value: to
+    /// compute from what was there, use [`multi_update`](Self::multi_update), which is exact in both.
     ///
     /// # Errors
     ///
@@ -52,7 +55,7 @@ pub trait MapState<V: TridentValue>: State {
     async fn multi_get(&mut self, keys: &[String]) -> Result<Vec<Option<V>>, TaskError>;
 
     /// Updates each key from its value before this transaction; answers with the new values. A key that was updated
-    /// earlier in the same transaction is updated from there.
+    /// earlier in the same transaction, or stands earlier among these keys, is updated from there.
     ///
     /// # Errors
     ///
@@ -115,7 +118,7 @@ impl<T: Clone> Transaction<T> {
 }
 
 macro_rules! map_state {
-    ($(#[$doc:meta])* $name:ident stores $stored:ty: $latest:expr, $update:ident) => {
+    ($(#[$doc:meta])* $name:ident stores $stored:ty: $read:ident, $update:ident) => {
         $(#[$doc])*
         #[derive(Debug)]
         pub struct $name<V, B> {
@@ -149,9 +152,12 @@ macro_rules! map_state {
         #[async_trait]
         impl<V: TridentValue, B: BackingMap<$stored>> MapState<V> for $name<V, B> {
             async fn multi_get(&mut self, keys: &[String]) -> Result<Vec<Option<V>>, TaskError> {
-                let latest: fn($stored) -> V = $latest;
                 let values = self.transaction.values(&mut self.map, keys).await?;
-                Ok(values.into_iter().map(|(value, _)| value.map(latest)).collect())
+                let read = |(stored, own): (Option<$stored>, bool)| match stored {
+                    Some(stored) => $read(&self.transaction, stored, own),
+                    None => Ok(None),
+                };
+                values.into_iter().map(read).collect()
             }
 
             async fn multi_update(
@@ -160,11 +166,27 @@ macro_rules! map_state {
                 update: &mut (dyn FnMut(usize, Option<V>) -> Result<V, TaskError> + Send),
             ) -> Result<Vec<V>, TaskError> {
                 let values = self.transaction.values(&mut self.map, keys).await?;
-                let (mut entries, mut results) = (Vec::with_capacity(keys.len()), Vec::with_capacity(keys.len()));
+                let mut results = Vec::with_capacity(keys.len());
+                let mut entries: Vec<(String, $stored)> = Vec::with_capacity(keys.len());
+                // Where a key that stands here more than once is among the entries.
+                let mut places: HashMap<&str, usize> = HashMap::with_capacity(keys.len());
                 for (at, (key, (stored, own))) in keys.iter().zip(values).enumerate() {
-                    let (result, entry) = $update(&self.transaction, stored, own, &mut |before| update(at, before))?;
+                    let place = places.get(key.as_str()).copied();
+                    let (stored, own) = match place {
+                        Some(place) => (Some(entries[place].1.clone()), true),
+                        None => (stored, own),
+                    };
+                    let mut update = |before| update(at, before);
+                    let (result, entry) = $update(&self.transaction, stored, own, &mut update)?;
                     results.push(result);
-                    entries.extend(entry.map(|entry| (key.clone(), entry)));
+                    match (place, entry) {
+                        (_, None) => {}
+                        (Some(place), Some(entry)) => entries[place].1 = entry,
+                        (None, Some(entry)) => {
+                            places.insert(key, entries.len());
+                            entries.push((key.clone(), entry));
+                        }
+                    }
                 }
                 if !entries.is_empty() {
                     self.transaction.put(&mut self.map, entries).await?;
@@ -179,17 +201,41 @@ type Update<'a, V> = &'a mut (dyn FnMut(Option<V>) -> Result<V, TaskError> + Sen
 
 map_state! {
     /// A map without a promise: a replayed batch counts again.
-    NonTransactionalMap stores V: |value| value, plain
+    NonTransactionalMap stores V: latest, plain
 }
 
 map_state! {
     /// A map that counts a batch once if its replay is the same batch.
-    TransactionalMap stores TransactionalValue<V>: |TransactionalValue(_, value)| value, transactional
+    TransactionalMap stores TransactionalValue<V>: latest_of_transactions, transactional
 }
 
 map_state! {
     /// A map that counts a batch once, also if its replay has other tuples.
-    OpaqueMap stores OpaqueValue<V>: |value| value.current().clone(), opaque
+    OpaqueMap stores OpaqueValue<V>: before, opaque
+}
+
+fn latest<V>(_transaction: &Transaction<V>, stored: V, _own: bool) -> Result<Option<V>, TaskError> {
+    Ok(Some(stored))
+}
+
+fn latest_of_transactions<V>(
+    _transaction: &Transaction<TransactionalValue<V>>,
+    TransactionalValue(_, value): TransactionalValue<V>,
+    _own: bool,
+) -> Result<Option<V>, TaskError> {
+    Ok(Some(value))
+}
+
+/// The latest value; while a transaction is under way, what is not its own is what was there before it.
+fn before<V: Clone>(
+    transaction: &Transaction<OpaqueValue<V>>,
+    stored: OpaqueValue<V>,
+    own: bool,
+) -> Result<Option<V>, TaskError> {
+    match transaction.txid {
+        Some(txid) if !own => Ok(stored.before(txid)?.cloned()),
+        _ => Ok(Some(stored.current().clone())),
+    }
 }
 
 fn plain<V: TridentValue>(

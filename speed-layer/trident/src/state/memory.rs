@@ -2,14 +2,16 @@
 
 use std::{
     collections::BTreeMap,
-    marker::PhantomData,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use async_trait::async_trait;
 use stratus_topology::{TaskContext, TaskError};
 
-use super::{BackingMap, OpaqueMap, OpaqueValue, StateFactory, StateKind};
+use super::{
+    BackingMap, NonTransactionalMap, OpaqueMap, OpaqueValue, StateFactory, StateKind, TransactionalMap,
+    TransactionalValue,
+};
 use crate::tuple::TridentValue;
 
 /// A map in memory. Clones share it.
@@ -46,51 +48,66 @@ impl<T: Clone + Send + Sync + 'static> BackingMap<T> for MemoryMap<T> {
     }
 }
 
-/// Makes opaque states in memory, one map for all partitions. Clones share it, and it outlives its topologies.
-#[derive(Debug)]
-pub struct MemoryMaps<V> {
-    map: MemoryMap<OpaqueValue<V>>,
-    value: PhantomData<V>,
+macro_rules! factories {
+    ($($(#[$doc:meta])* $name:ident: $kind:ident, $state:ident<$value:ident>, $stored:ty, $latest:expr;)*) => {$(
+        $(#[$doc])*
+        #[derive(Debug)]
+        pub struct $name<$value> {
+            map: MemoryMap<$stored>,
+        }
+
+        impl<$value> Default for $name<$value> {
+            fn default() -> Self {
+                Self { map: MemoryMap::default() }
+            }
+        }
+
+        impl<$value> Clone for $name<$value> {
+            fn clone(&self) -> Self {
+                Self { map: MemoryMap(Arc::clone(&self.map.0)) }
+            }
+        }
+
+        impl<$value: TridentValue> $name<$value> {
+            /// An empty map.
+            pub fn new() -> Self {
+                Self::default()
+            }
+
+            /// The latest values.
+            pub fn values(&self) -> BTreeMap<String, $value> {
+                let latest: fn($stored) -> $value = $latest;
+                self.map.entries().into_iter().map(|(key, stored)| (key, latest(stored))).collect()
+            }
+        }
+
+        #[async_trait]
+        impl<$value: TridentValue> StateFactory for $name<$value> {
+            type State = $state<$value, MemoryMap<$stored>>;
+
+            fn kind(&self) -> StateKind {
+                StateKind::$kind
+            }
+
+            async fn make(
+                &self,
+                _context: &TaskContext,
+                _partition: usize,
+                _count: usize,
+            ) -> Result<Self::State, TaskError> {
+                Ok($state::new(self.map.clone()))
+            }
+        }
+    )*};
 }
 
-impl<V> Default for MemoryMaps<V> {
-    fn default() -> Self {
-        Self { map: MemoryMap::default(), value: PhantomData }
-    }
-}
-
-impl<V> Clone for MemoryMaps<V> {
-    fn clone(&self) -> Self {
-        Self { map: MemoryMap(Arc::clone(&self.map.0)), value: PhantomData }
-    }
-}
-
-impl<V: TridentValue> MemoryMaps<V> {
-    /// An empty map.
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// The latest values.
-    pub fn values(&self) -> BTreeMap<String, V> {
-        self.map.entries().into_iter().map(|(key, value)| (key, value.current().clone())).collect()
-    }
-}
-
-#[async_trait]
-impl<V: TridentValue> StateFactory for MemoryMaps<V> {
-    type State = OpaqueMap<V, MemoryMap<OpaqueValue<V>>>;
-
-    fn kind(&self) -> StateKind {
-        StateKind::Opaque
-    }
-
-    async fn make(
-        &self,
-        _context: &TaskContext,
-        _partition: usize,
-        _count: usize,
-    ) -> Result<Self::State, TaskError> {
-        Ok(OpaqueMap::new(self.map.clone()))
-    }
+factories! {
+    /// Makes opaque states in memory, one map for all partitions. Clones share it, and it outlives its topologies.
+    MemoryMaps: Opaque, OpaqueMap<V>, OpaqueValue<V>, |stored| stored.current().clone();
+    /// Makes transactional states in memory, one map for all partitions. Clones share it, and it outlives its
+    /// topologies.
+    TransactionalMemoryMaps: Transactional, TransactionalMap<V>, TransactionalValue<V>, |stored| stored.1;
+    /// Makes states without a promise in memory, one map for all partitions. Clones share it, and it outlives its
+    /// topologies.
+    NonTransactionalMemoryMaps: NonTransactional, NonTransactionalMap<V>, V, |stored| stored;
 }

@@ -2,24 +2,21 @@
 
 use std::{rc::Rc, sync::Arc};
 
-use arrow::{
-    array::{ArrayRef, RecordBatch},
-    datatypes::{Schema, SchemaRef},
-};
-use async_trait::async_trait;
-use stratus_seam::encoding::encode_rows;
-use stratus_topology::{RowBuilder, TaskError};
+use arrow::datatypes::{Schema, SchemaRef};
 
-use super::{GroupedStream, Stream};
+use super::{
+    GroupedStream, Stream,
+    updaters::{CombineValues, MapGet, ReduceValues},
+};
 use crate::{
-    aggregator::{CombinerAggregator, ReducerAggregator, single},
-    collector::TridentCollector,
+    aggregator::{ChainedAggregator, Combined, CombinerAggregator, Recombined, ReducerAggregator, single},
     graph::{Kind, ProcessorFactory},
-    processor::{PersistProcessor, QueryProcessor},
+    keys::can_be_key,
+    processor::{OfNothing, PersistProcessor, QueryProcessor},
     spout::SpoutKind,
     state::{MapState, QueryFunction, SharedStates, StateFactory, StateKind, StateUpdater},
     topology::TridentState,
-    tuple::{TridentValue, tuples},
+    tuple::TridentValue,
 };
 
 impl Stream {
@@ -45,12 +42,71 @@ impl Stream {
         let node = graph.add(Kind::Processor { make, commits: true }, "persist", vec![self.node], emitted);
         graph.nodes[node].partitions = partitions;
         drop(graph);
-        TridentState {
-            graph: Rc::clone(&self.graph),
-            node: Some(node),
-            states,
-            partitions: partitions.unwrap_or(1),
+        TridentState { graph: Rc::clone(&self.graph), node: Some(node), states, partitions }
+    }
+
+    /// Keeps one value of all tuples of all batches, in the entry `[]` of a map. Batches are combined before they travel
+    /// to the one task that writes it; a hint for more tasks changes nothing. Each batch makes one new value, also one
+    /// without tuples. [`SnapshotGet`](super::SnapshotGet) looks the value up.
+    pub fn persistent_aggregate<C, F>(
+        &self,
+        factory: F,
+        input: &[&str],
+        combiner: C,
+        field: &str,
+    ) -> TridentState<F>
+    where
+        C: CombinerAggregator,
+        F: StateFactory,
+        F::State: MapState<C::Value>,
+    {
+        let value = single(field, <C::Value as TridentValue>::data_type());
+        let partial =
+            ChainedAggregator::new().aggregate(input, Combined(combiner.clone()), Arc::clone(&value));
+        let whole =
+            ChainedAggregator::new().aggregate(&[field], Recombined(combiner.clone()), Arc::clone(&value));
+        // Not as batches are aggregated, each on a task of its own: one task must see all of them.
+        let combined =
+            self.aggregated(&[], partial, OfNothing::Never).global().aggregated(&[], whole, OfNothing::Once);
+        combined.persist_as_one(factory, &[field], CombineValues { combiner, keys: 0 }, value)
+    }
+
+    /// Keeps one value of all tuples of all batches, in the entry `[]` of a map, tuple by tuple on one task. A batch
+    /// without tuples changes nothing.
+    pub fn persistent_reduce<R, F>(
+        &self,
+        factory: F,
+        input: &[&str],
+        reducer: R,
+        field: &str,
+    ) -> TridentState<F>
+    where
+        R: ReducerAggregator,
+        F: StateFactory,
+        F::State: MapState<R::Value>,
+    {
+        self.check_input("reduce", input, |fields| reducer.accepts(fields));
+        let value = single(field, <R::Value as TridentValue>::data_type());
+        self.global().persist_as_one(factory, input, ReduceValues { reducer, keys: 0 }, value)
+    }
+
+    /// `partition_persist` with one partition.
+    fn persist_as_one<F: StateFactory>(
+        &self,
+        factory: F,
+        input: &[&str],
+        updater: impl StateUpdater<F::State>,
+        emitted: SchemaRef,
+    ) -> TridentState<F> {
+        if let Some(partitions) = factory.partitions().filter(|partitions| *partitions != 1) {
+            let why = format!("one value is kept in one partition, and this state has {partitions}");
+            self.graph.borrow_mut().misfit("persistent_aggregate", why);
         }
+        let state = self.partition_persist(factory, input, updater, emitted);
+        if let Some(node) = state.node {
+            self.graph.borrow_mut().nodes[node].partitions = Some(1);
+        }
+        TridentState { partitions: Some(1), ..state }
     }
 
     /// Each tuple with what `query` finds for its `input` fields in a state. The tuples must be partitioned as those
@@ -61,6 +117,9 @@ impl Stream {
         input: &[&str],
         query: impl QueryFunction<F::State>,
     ) -> Self {
+        if !Rc::ptr_eq(&self.graph, &state.graph) {
+            self.graph.borrow_mut().misfit("state_query", "the state is of another topology");
+        }
         let columns = self.columns("state_query", input);
         let schema =
             self.appended("state_query", query.fields().fields().iter().map(|field| field.as_ref().clone()));
@@ -72,7 +131,7 @@ impl Stream {
         {
             let mut graph = queried.graph.borrow_mut();
             let node = &mut graph.nodes[queried.node];
-            (node.beside, node.partitions) = (state.node, state.node.is_none().then_some(state.partitions));
+            (node.beside, node.partitions) = (state.node, state.partitions);
         }
         queried
     }
@@ -111,6 +170,7 @@ impl GroupedStream {
         F: StateFactory,
         F::State: MapState<C::Value>,
     {
+        self.check_key();
         let combined = self.combine(input, combiner.clone(), field);
         let all: Vec<&str> = self.names().into_iter().chain([field]).collect();
         let emitted = combined.schema();
@@ -130,6 +190,8 @@ impl GroupedStream {
         F: StateFactory,
         F::State: MapState<R::Value>,
     {
+        self.check_key();
+        self.stream.check_input("reduce", input, |fields| reducer.accepts(fields));
         let partitioned = self.partitioned();
         let schema = partitioned.schema();
         let key = partitioned.columns("group_by", &self.names());
@@ -147,125 +209,13 @@ impl GroupedStream {
         F: StateFactory,
         F::State: MapState<V>,
     {
-        let query = MapGet::<V> { fields: single(field, V::data_type()), value: std::marker::PhantomData };
-        self.partitioned().state_query(state, &self.names(), query)
-    }
-}
-
-/// Combines each row's value with that of its key. Rows are a key's fields and a value; a key comes once.
-#[derive(Clone)]
-struct CombineValues<C> {
-    combiner: C,
-    keys: usize,
-}
-
-#[async_trait]
-impl<C: CombinerAggregator, S: MapState<C::Value>> StateUpdater<S> for CombineValues<C> {
-    async fn update_state(
-        &mut self,
-        state: &mut S,
-        rows: &RecordBatch,
-        out: &mut TridentCollector,
-    ) -> Result<(), TaskError> {
-        let keys = encode_rows(&rows.columns()[..self.keys], rows.num_rows())?;
-        let values: Vec<C::Value> =
-            tuples(rows).map(|tuple| tuple.get(self.keys)).collect::<Result<_, _>>()?;
-        let combiner = self.combiner.clone();
-        let mut update = |at: usize, before: Option<C::Value>| {
-            Ok(match before {
-                Some(before) => combiner.combine(before, values[at].clone())?,
-                None => values[at].clone(),
-            })
-        };
-        let updated = state.multi_update(&keys, &mut update).await?;
-        new_values(rows, self.keys, updated, out)
-    }
-}
-
-/// Brings each row into the value of its key. Rows are a key's fields and what the reducer reads.
-#[derive(Clone)]
-struct ReduceValues<R> {
-    reducer: R,
-    keys: usize,
-}
-
-#[async_trait]
-impl<R: ReducerAggregator, S: MapState<R::Value>> StateUpdater<S> for ReduceValues<R> {
-    async fn update_state(
-        &mut self,
-        state: &mut S,
-        rows: &RecordBatch,
-        out: &mut TridentCollector,
-    ) -> Result<(), TaskError> {
-        let encoded = encode_rows(&rows.columns()[..self.keys], rows.num_rows())?;
-        // Each key once, with its rows.
-        let mut places: std::collections::BTreeMap<&str, Vec<u32>> = std::collections::BTreeMap::new();
-        for (row, key) in encoded.iter().enumerate() {
-            places.entry(key).or_default().push(row as u32);
-        }
-        let keys: Vec<String> = places.keys().map(ToString::to_string).collect();
-        let of_key: Vec<&Vec<u32>> = places.values().collect();
-        let read: Vec<usize> = (self.keys..rows.num_columns()).collect();
-        let input = rows.project(&read)?;
-        let reducer = self.reducer.clone();
-        let mut update = |at: usize, before: Option<R::Value>| {
-            let mut value = before.unwrap_or_else(|| reducer.init());
-            for row in of_key[at] {
-                value = reducer.reduce(value, crate::tuple::TridentTuple::new(&input, *row as usize))?;
-            }
-            Ok(value)
-        };
-        let updated = state.multi_update(&keys, &mut update).await?;
-        let firsts = arrow::array::UInt32Array::from_iter_values(of_key.iter().map(|rows| rows[0]));
-        let keyed = arrow::compute::take_record_batch(rows, &firsts)?;
-        new_values(&keyed, self.keys, updated, out)
-    }
-}
-
-/// Emits each row's key with its new value.
-fn new_values<V: TridentValue>(
-    rows: &RecordBatch,
-    keys: usize,
-    values: Vec<V>,
-    out: &mut TridentCollector,
-) -> Result<(), TaskError> {
-    let column = column(values)?;
-    let columns: Vec<ArrayRef> = rows.columns()[..keys].iter().cloned().chain([column]).collect();
-    out.emit_rows(columns)
-}
-
-fn column<V: TridentValue>(values: Vec<V>) -> Result<ArrayRef, TaskError> {
-    let mut builder = RowBuilder::new(single("value", V::data_type()), values.len())?;
-    for value in values {
-        builder.append((value,))?;
-    }
-    Ok(Arc::clone(builder.finish().column(0)))
-}
-
-/// The value of each row's key; null if there is none.
-#[derive(Clone)]
-struct MapGet<V> {
-    fields: SchemaRef,
-    value: std::marker::PhantomData<fn() -> V>,
-}
-
-#[async_trait]
-impl<V: TridentValue, S: MapState<V>> QueryFunction<S> for MapGet<V> {
-    fn fields(&self) -> SchemaRef {
-        Arc::clone(&self.fields)
+        self.check_key();
+        self.partitioned().state_query(state, &self.names(), MapGet::<V>::new(field))
     }
 
-    async fn batch_retrieve(
-        &mut self,
-        state: &mut S,
-        rows: &RecordBatch,
-    ) -> Result<Vec<ArrayRef>, TaskError> {
-        let keys = encode_rows(rows.columns(), rows.num_rows())?;
-        let values = state.multi_get(&keys).await?;
-        let mut builder = RowBuilder::new(Arc::clone(&self.fields), values.len())?;
-        for value in values {
-            builder.append((value,))?;
-        }
-        Ok(vec![Arc::clone(builder.finish().column(0))])
+    /// The key is written as text.
+    fn check_key(&self) {
+        let key = self.stream.columns("group_by", &self.names());
+        self.stream.check_types("group_by", &key, can_be_key);
     }
 }

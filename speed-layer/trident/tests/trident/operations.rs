@@ -1,11 +1,6 @@
 //! What operations make of batches.
 
-use std::sync::{Arc, Mutex};
-
-use arrow::{
-    array::{Int64Array, RecordBatch, StringArray},
-    datatypes::{DataType, SchemaRef},
-};
+use arrow::datatypes::DataType;
 use stratus_topology::fields;
 use stratus_trident::{
     ChainedAggregator, Combined, Count, FeederBatchSpout, JoinKind, Max, Stream, Sum, TridentCollector,
@@ -13,64 +8,10 @@ use stratus_trident::{
 };
 
 use crate::{
+    pairs::{SOME, Seen, of_pairs, pair_batch, pairs},
     support::{batch, run, text},
     word_count::Split,
 };
-
-/// Keeps every row that comes by, as text.
-#[derive(Clone, Default)]
-struct Seen(Arc<Mutex<Vec<String>>>);
-
-impl Seen {
-    /// A look at a stream's rows.
-    fn watch(&self, stream: &Stream) {
-        let seen = Arc::clone(&self.0);
-        stream.map_rows(
-            move |rows: &RecordBatch| {
-                for row in 0..rows.num_rows() {
-                    let values = rows
-                        .columns()
-                        .iter()
-                        .map(|column| arrow::util::display::array_value_to_string(column, row).unwrap());
-                    seen.lock().unwrap().push(values.collect::<Vec<_>>().join(","));
-                }
-                Ok(rows.clone())
-            },
-            stream.schema(),
-        );
-    }
-
-    fn take(&self) -> Vec<String> {
-        let mut seen = std::mem::take(&mut *self.0.lock().unwrap());
-        seen.sort();
-        seen
-    }
-}
-
-fn pairs() -> SchemaRef {
-    fields([("key", DataType::Utf8), ("number", DataType::Int64)])
-}
-
-fn pair_batch(pairs_given: &[(&str, i64)]) -> RecordBatch {
-    let keys = StringArray::from_iter_values(pairs_given.iter().map(|(key, _)| key));
-    let numbers = Int64Array::from_iter_values(pairs_given.iter().map(|(_, number)| *number));
-    RecordBatch::try_new(pairs(), vec![Arc::new(keys), Arc::new(numbers)]).unwrap()
-}
-
-/// Feeds a batch of pairs through some operations; what comes of it.
-async fn of_pairs(batches: &[&[(&str, i64)]], operations: impl Fn(Stream) -> Stream) -> Vec<String> {
-    let (spout, seen, topology) = (FeederBatchSpout::new(pairs()), Seen::default(), TridentTopology::new());
-    seen.watch(&operations(topology.new_stream("pairs", spout.clone())));
-    let test = async {
-        for given in batches {
-            spout.feed_and_wait(pair_batch(given)).await;
-        }
-    };
-    run(&topology, test).await;
-    seen.take()
-}
-
-const SOME: &[(&str, i64)] = &[("a", 3), ("b", 1), ("a", 5), ("c", 2), ("b", 9)];
 
 #[tokio::test]
 async fn a_batch_without_tuples_counts_zero_once() {

@@ -1,8 +1,27 @@
 //! Storm's StateTest, by value.
 
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicI64, Ordering::SeqCst},
+    },
+};
+
+use arrow::{
+    array::{AsArray, RecordBatch},
+    datatypes::Int64Type,
+};
+use stratus_topology::{TaskError, fields};
 use stratus_trident::{
-    BackingMap, CachedMap, MapState, MemoryMap, NonTransactionalMap, OpaqueMap, OpaqueValue, State,
-    TransactionalMap,
+    BackingMap, CachedMap, FeederBatchSpout, MapState, MemoryMap, MemoryMaps, NonTransactionalMap,
+    NonTransactionalMemoryMaps, OpaqueMap, OpaqueValue, State, StateUpdater, Sum, TransactionalMap,
+    TransactionalMemoryMaps, TridentCollector, TridentTopology,
+};
+
+use crate::{
+    pairs::{SOME, pair_batch, pairs},
+    support::run,
 };
 
 async fn begin(state: &mut impl State, txid: u64) {
@@ -15,7 +34,7 @@ async fn add(state: &mut impl MapState<i64>, amount: i64) -> i64 {
     state.multi_update(&["a".to_owned()], &mut update).await.unwrap()[0]
 }
 
-/// Adds to the key, if a value was there; what was there.
+/// What is there.
 async fn seen(state: &mut impl MapState<i64>) -> Option<i64> {
     state.multi_get(&["a".to_owned()]).await.unwrap()[0]
 }
@@ -57,14 +76,41 @@ async fn an_opaque_map_forgets_what_a_replaced_attempt_wrote() {
     assert_eq!(add(&mut map, 2).await, 3);
     // The same again sees what was before.
     begin(&mut map, 1).await;
+    assert_eq!(seen(&mut map).await, None);
     assert_eq!(add(&mut map, 2).await, 2);
+    assert_eq!(seen(&mut map).await, Some(2), "what this attempt has written");
     begin(&mut map, 2).await;
     assert_eq!(seen(&mut map).await, Some(2));
     assert_eq!(add(&mut map, 3).await, 5);
     assert_eq!(add(&mut map, 1).await, 6);
+    // Queries belong to no transaction.
+    map.commit(Some(2)).await.unwrap();
+    assert_eq!(seen(&mut map).await, Some(6));
+    begin(&mut map, 2).await;
+    assert_eq!(seen(&mut map).await, Some(2));
+    map.begin_commit(None).await.unwrap();
+    assert_eq!(seen(&mut map).await, Some(6));
     begin(&mut map, 1).await;
+    let error = map.multi_get(&["a".to_owned()]).await.unwrap_err().to_string();
+    assert!(error.contains("transaction 1 is behind"), "{error}");
     let mut update = |_, before: Option<i64>| Ok(before.unwrap_or(0));
     assert!(map.multi_update(&["a".to_owned()], &mut update).await.is_err(), "behind the state");
+}
+
+/// Storm's testMemoryMapStateRemove, with values that may be nothing.
+#[tokio::test]
+async fn a_value_that_was_removed_comes_back_for_a_replay() {
+    let (keys, mut map) = (["a".to_owned()], OpaqueMap::<Option<i64>, _>::new(MemoryMap::default()));
+    begin(&mut map, 1).await;
+    map.multi_update(&keys, &mut |_, _| Ok(Some(1))).await.unwrap();
+    for _attempt in 0..2 {
+        begin(&mut map, 2).await;
+        assert_eq!(map.multi_get(&keys).await.unwrap(), [Some(Some(1))]);
+        map.multi_update(&keys, &mut |_, _| Ok(None)).await.unwrap();
+        assert_eq!(map.multi_get(&keys).await.unwrap(), [Some(None)]);
+    }
+    begin(&mut map, 3).await;
+    assert_eq!(map.multi_get(&keys).await.unwrap(), [Some(None)]);
 }
 
 #[tokio::test]
@@ -88,6 +134,98 @@ async fn a_map_without_a_promise_counts_a_replay_again() {
     assert_eq!(add(&mut map, 3).await, 3);
     begin(&mut map, 1).await;
     assert_eq!(add(&mut map, 3).await, 6);
+}
+
+/// The same key twice among those of one update.
+async fn twice(state: &mut impl MapState<i64>) -> Vec<i64> {
+    let keys = ["a", "b", "a"].map(str::to_owned);
+    let mut update = |at, before: Option<i64>| Ok(before.unwrap_or(0) + [1, 10, 100][at]);
+    state.multi_update(&keys, &mut update).await.unwrap()
+}
+
+#[tokio::test]
+async fn a_key_that_comes_twice_is_updated_twice() {
+    let mut opaque = OpaqueMap::new(MemoryMap::default());
+    let mut transactional = TransactionalMap::new(MemoryMap::default());
+    let mut plain = NonTransactionalMap::new(MemoryMap::default());
+    begin(&mut opaque, 1).await;
+    begin(&mut transactional, 1).await;
+    begin(&mut plain, 1).await;
+    assert_eq!(twice(&mut opaque).await, [1, 10, 101]);
+    assert_eq!(twice(&mut transactional).await, [1, 10, 101]);
+    assert_eq!(twice(&mut plain).await, [1, 10, 101]);
+    begin(&mut opaque, 1).await;
+    begin(&mut transactional, 1).await;
+    assert_eq!(twice(&mut opaque).await, [1, 10, 101]);
+    assert_eq!(twice(&mut transactional).await, [101, 10, 101]);
+    assert_eq!((seen(&mut opaque).await, seen(&mut transactional).await), (Some(101), Some(101)));
+}
+
+/// Looks the sum up, adds, and puts it; fails behind that as often as it is told to.
+#[derive(Clone)]
+struct GetThenPut(Arc<AtomicI64>);
+
+#[async_trait::async_trait]
+impl<S: MapState<i64>> StateUpdater<S> for GetThenPut {
+    async fn update_state(
+        &mut self,
+        state: &mut S,
+        rows: &RecordBatch,
+        _out: &mut TridentCollector,
+    ) -> Result<(), TaskError> {
+        let keys = ["sum".to_owned()];
+        let before = state.multi_get(&keys).await?[0].unwrap_or(0);
+        let numbers = rows.column(0).as_primitive::<Int64Type>().values();
+        let sum = before + numbers.iter().sum::<i64>();
+        state.multi_update(&keys, &mut |_, _| Ok(sum)).await?;
+        if self.0.fetch_sub(1, SeqCst) > 0 {
+            Err("the store has it, and nobody knows".into())
+        } else {
+            Ok(())
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_updater_that_gets_and_then_puts_is_exactly_once() {
+    let (spout, maps) = (FeederBatchSpout::new(pairs()), MemoryMaps::<i64>::new());
+    let (topology, failures) = (TridentTopology::new(), Arc::new(AtomicI64::new(0)));
+    topology.new_stream("pairs", spout.clone()).global().partition_persist(
+        maps.clone(),
+        &["number"],
+        GetThenPut(Arc::clone(&failures)),
+        fields([]),
+    );
+    let test = async {
+        for (failing, sum) in [(0, 20), (1, 40), (3, 60)] {
+            failures.store(failing, SeqCst);
+            spout.feed_and_wait(pair_batch(SOME)).await;
+            assert_eq!(maps.values()["sum"], sum);
+        }
+    };
+    run(&topology, test).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn memory_keeps_states_of_every_kind() {
+    let spout = FeederBatchSpout::new(pairs());
+    let (opaque, transactional) = (MemoryMaps::<i64>::new(), TransactionalMemoryMaps::<i64>::new());
+    let (plain, topology) = (NonTransactionalMemoryMaps::<i64>::new(), TridentTopology::new());
+    let grouped = topology.new_stream("pairs", spout.clone()).group_by(&["key"]);
+    let _ = grouped.persistent_aggregate(opaque.clone(), &["number"], Sum, "sum").parallelism_hint(2);
+    let _ = grouped.persistent_aggregate(transactional.clone(), &["number"], Sum, "sum").parallelism_hint(2);
+    let _ = grouped.persistent_aggregate(plain.clone(), &["number"], Sum, "sum").parallelism_hint(2);
+    let warnings = topology.build().unwrap().warnings;
+    assert_eq!(warnings.len(), 1, "{warnings:?}");
+    assert!(warnings[0].contains("NonTransactional"), "{warnings:?}");
+    let test = async {
+        spout.feed_and_wait(pair_batch(SOME)).await;
+        spout.feed_and_wait(pair_batch(&SOME[..2])).await;
+    };
+    run(&topology, test).await;
+    let sums = [("[\"a\"]", 11), ("[\"b\"]", 11), ("[\"c\"]", 2)].map(|(key, sum)| (key.to_owned(), sum));
+    let sums = BTreeMap::from(sums);
+    assert_eq!((opaque.values(), transactional.values(), plain.values()), (sums.clone(), sums.clone(), sums));
 }
 
 /// A store that fails to put as often as it is told to.
