@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, missing_docs)]
 
 mod broker;
+mod compaction;
 mod drpc;
 mod exactly_once;
 mod guarantees;
