@@ -185,8 +185,15 @@ impl Topic {
 
     /// Commits as somebody else would.
     pub(crate) fn commit(&self, partition: i32, offset: i64) {
+        self.commit_with(partition, offset, "");
+    }
+
+    /// Commits with something beside it.
+    pub(crate) fn commit_with(&self, partition: i32, offset: i64, metadata: &str) {
         let mut list = TopicPartitionList::new();
-        list.add_partition_offset(&self.name, partition, Place::Offset(offset)).unwrap();
+        let mut element = list.add_partition(&self.name, partition);
+        element.set_offset(Place::Offset(offset)).unwrap();
+        element.set_metadata(metadata);
         self.broker.consumer.commit(&list, CommitMode::Sync).unwrap();
     }
 }

@@ -137,6 +137,7 @@ async fn a_topic_that_was_made_anew_is_read_from_its_beginning_whatever_was_comm
     topic.kafka().delete_topic(&topic.name).unwrap();
     topic.kafka().create_topic(&topic.name, 1, &[]).unwrap();
     topic.send(0, &numbers(5..15));
+    topic.commit_with(0, 7, "stratus topology meanwhile");
     run.activate();
     eventually("all are seen", || numbers(5..15).iter().all(|number| run.values().contains(number))).await;
     eventually("all are committed", || topic.committed_offset(0) == Some(10)).await;
