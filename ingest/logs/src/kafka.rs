@@ -32,6 +32,22 @@ fn unavailable_code(what: impl Into<String>, code: RDKafkaErrorCode) -> LogError
     unavailable(what, KafkaError::Global(code))
 }
 
+/// Runs what may block without an end on a thread of its own, which a runtime that shuts down does not wait for.
+async fn apart<T: Send + 'static>(
+    what: impl FnOnce() -> Result<T, LogError> + Send + 'static,
+) -> Result<T, LogError> {
+    let (tell, told) = tokio::sync::oneshot::channel();
+    let thread = std::thread::Builder::new().name("kafka-commit".to_owned());
+    // Nobody may be waiting any more.
+    let begun = thread.spawn(move || _ = tell.send(what()));
+    let failed = |source: Box<dyn std::error::Error + Send + Sync>| LogError::Unavailable {
+        what: "a thread is needed for the brokers' answer".to_owned(),
+        source,
+    };
+    begun.map_err(|error| failed(error.into()))?;
+    told.await.map_err(|error| failed(error.into()))?
+}
+
 /// Runs what blocks on a thread where that does no harm.
 async fn blocking<T: Send + 'static>(
     what: impl FnOnce() -> Result<T, LogError> + Send + 'static,

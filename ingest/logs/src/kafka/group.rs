@@ -13,7 +13,7 @@ use stratus_seam::offsets::{Offset, Partition};
 use super::log::describe;
 use super::native;
 use super::settings::KafkaSettings;
-use super::{PATIENCE, blocking, unavailable};
+use super::{PATIENCE, apart, blocking, unavailable};
 
 /// What a group remembers of a partition.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -132,7 +132,8 @@ impl KafkaGroup {
         .await
     }
 
-    /// Lets the group remember these offsets, and waits until the brokers have them.
+    /// Lets the group remember these offsets, and waits until the brokers have them. While no broker answers, that is
+    /// for as long as it takes: the client holds on to the offsets and sends them again.
     ///
     /// # Errors
     /// [`LogError::Unavailable`] if they do not take them.
@@ -140,7 +141,8 @@ impl KafkaGroup {
         if offsets.is_empty() {
             return Ok(());
         }
-        self.with(move |group| {
+        let group = self.clone();
+        apart(move || {
             let told = |error| unavailable(group.place("offsets were not written"), error);
             let mut list = TopicPartitionList::new();
             for (partition, Committed { offset, metadata }) in &offsets {

@@ -98,7 +98,8 @@ impl KafkaReader {
         &self.group
     }
 
-    /// Where reading of a partition goes on: behind the last record, and behind what is none where the partition ends.
+    /// Where reading of a partition goes on: behind the last record, and behind what is none where the partition, or what
+    /// was asked for, ends.
     pub fn position(&self, partition: Partition) -> Option<Offset> {
         self.cursors.get(&partition).map(|cursor| cursor.position)
     }
@@ -159,7 +160,8 @@ impl KafkaReader {
     }
 
     /// Takes records of a partition that have been fetched: at most `rows`, about `bytes`, and only those below
-    /// `until`. None if there are none yet, or none at all.
+    /// `until`. None if there are none yet, or none at all: if a later record shows that there are none below `until`,
+    /// the position moves there.
     ///
     /// # Errors
     /// [`ReadError`]; what was taken before is in `into` none the less.
@@ -185,8 +187,10 @@ impl KafkaReader {
                 None => {}
                 Some(Item::Record(record)) => {
                     let offset = record.offset();
-                    if until.is_some_and(|until| offset >= until) {
+                    if let Some(until) = until.filter(|until| offset >= *until) {
                         cursor.pending.push_front(Item::Record(record));
+                        // Everything below `until` was read: what has not come is no record, or none any more.
+                        cursor.position = cursor.position.max(until);
                         return Ok(());
                     }
                     // The first batch that holds an offset may begin before it.

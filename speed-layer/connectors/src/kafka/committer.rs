@@ -6,25 +6,30 @@ use stratus_logs::kafka::KafkaGroup;
 use stratus_seam::log::LogError;
 use tokio::task::JoinHandle;
 
-use super::{slots::Slots, start::CommitNote, stats::KafkaSpoutStats};
+use super::{
+    slots::Slots,
+    start::CommitNote,
+    stats::KafkaSpoutStats,
+    timetable::{Round, Timetable},
+};
 
-/// How long after a failure, or when the spout stands still for want of a commit, the next commit waits.
-const SOON: Duration = Duration::from_millis(200);
-/// How long a commit may take when the spout waits for it.
+/// How long the spout waits for a commit when it must.
 const PATIENCE: Duration = Duration::from_secs(10);
-
-/// An offset of a slot's partition.
-type Offsets = Vec<(usize, u32, u64)>;
 
 pub(super) struct Committer {
     group: KafkaGroup,
     note: Arc<CommitNote>,
-    interval: Duration,
     stats: KafkaSpoutStats,
-    /// When the next one is due.
-    due: Duration,
-    last: Duration,
-    under_way: Option<(Offsets, JoinHandle<Result<(), LogError>>)>,
+    timetable: Timetable,
+    /// There is never a second one, which might overtake it.
+    under_way: Option<Commit>,
+}
+
+struct Commit {
+    round: Round,
+    /// The slots and their offsets.
+    offsets: Vec<(usize, u64)>,
+    outcome: JoinHandle<Result<(), LogError>>,
 }
 
 impl Committer {
@@ -35,50 +40,57 @@ impl Committer {
         stats: KafkaSpoutStats,
         now: Duration,
     ) -> Self {
-        Self { group, note, interval, stats, due: now + interval, last: now, under_way: None }
+        Self { group, note, stats, timetable: Timetable::new(interval, now), under_way: None }
     }
 
     /// Notes a commit that has ended, and begins one if it is time. `short_of_room`: records wait until there is one.
     pub(super) async fn tend(&mut self, slots: &mut Slots, now: Duration, short_of_room: bool) {
-        if self.under_way.as_ref().is_some_and(|(_, commit)| commit.is_finished())
-            && self.finish(slots).await.is_err()
+        if self.under_way.as_ref().is_some_and(|commit| commit.outcome.is_finished())
+            && self.finish(slots, now).await.is_err()
         {
-            self.due = self.due.min(now + SOON);
+            self.timetable.failed(now);
         }
-        let due = now >= self.due || (short_of_room && now >= self.last + SOON);
-        if due && self.under_way.is_none() {
-            self.due = now + self.interval;
-            self.last = now;
-            self.begin(slots);
+        if self.under_way.is_none()
+            && let Some(round) = self.timetable.round(now, short_of_room)
+        {
+            self.begin(slots, round, now);
         }
     }
 
-    fn begin(&mut self, slots: &mut Slots) {
-        let offsets: Offsets = slots
-            .each()
-            .filter_map(|(number, slot)| Some((number, slot.partition, slot.ledger.offsets().to_commit()?)))
-            .collect();
+    fn begin(&mut self, slots: &mut Slots, round: Round, now: Duration) {
+        self.timetable.begun(now);
+        let (mut offsets, mut told) = (Vec::new(), BTreeMap::new());
+        for (number, slot) in slots.each() {
+            let manager = slot.ledger.offsets();
+            let offset = match round {
+                Round::News => manager.to_commit(),
+                Round::All => Some(manager.done_up_to()),
+            };
+            if let Some(offset) = offset {
+                offsets.push((number, offset));
+                told.insert(slot.partition, self.note.at(offset));
+            }
+        }
         if offsets.is_empty() {
+            self.timetable.done(round, now);
             return;
         }
-        let told: BTreeMap<_, _> =
-            offsets.iter().map(|(_, partition, offset)| (*partition, self.note.at(*offset))).collect();
         let group = self.group.clone();
-        self.under_way = Some((offsets, tokio::spawn(async move { group.commit(told).await })));
+        let outcome = tokio::spawn(async move { group.commit(told).await });
+        self.under_way = Some(Commit { round, offsets, outcome });
     }
 
-    /// Waits for the commit that is under way.
-    async fn finish(&mut self, slots: &mut Slots) -> Result<(), LogError> {
-        let Some((offsets, commit)) = self.under_way.take() else { return Ok(()) };
-        let done = match tokio::time::timeout(PATIENCE, commit).await {
-            Ok(Ok(done)) => done,
-            Ok(Err(error)) => Err(given_up(error)),
-            Err(error) => Err(given_up(error)),
-        };
+    /// Waits for the commit that is under way. If it takes too long it stays under way.
+    async fn finish(&mut self, slots: &mut Slots, now: Duration) -> Result<(), LogError> {
+        let Some(commit) = &mut self.under_way else { return Ok(()) };
+        let outcome = tokio::time::timeout(PATIENCE, &mut commit.outcome).await.map_err(without_outcome)?;
+        let Some(Commit { round, offsets, .. }) = self.under_way.take() else { return Ok(()) };
+        let done = outcome.map_err(without_outcome).flatten();
         match &done {
             Ok(()) => {
                 self.stats.add_commits(1);
-                for (number, _, offset) in offsets {
+                self.timetable.done(round, now);
+                for (number, offset) in offsets {
                     if let Some(slot) = slots.get(number) {
                         slot.ledger.was_committed(offset);
                     }
@@ -92,17 +104,24 @@ impl Committer {
         done
     }
 
+    /// Waits until no commit is under way, whatever becomes of it: for what must not be overtaken by one.
+    pub(super) async fn quiet(&mut self, slots: &mut Slots, now: Duration) -> Result<(), LogError> {
+        let done = self.finish(slots, now).await;
+        match self.under_way {
+            Some(_) => done,
+            None => Ok(()),
+        }
+    }
+
     /// Commits what there is and waits until it is done.
     pub(super) async fn commit_now(&mut self, slots: &mut Slots, now: Duration) -> Result<(), LogError> {
-        // What becomes of it is known then; what it did not commit, the next one does.
-        let _ = self.finish(slots).await;
-        self.due = now + self.interval;
-        self.last = now;
-        self.begin(slots);
-        self.finish(slots).await
+        // What it does not commit, the next one does.
+        self.quiet(slots, now).await?;
+        self.begin(slots, self.timetable.round_at_once(now), now);
+        self.finish(slots, now).await
     }
 }
 
-fn given_up(error: impl std::error::Error + Send + Sync + 'static) -> LogError {
-    LogError::Unavailable { what: "the commit was given up".to_owned(), source: Box::new(error) }
+fn without_outcome(error: impl std::error::Error + Send + Sync + 'static) -> LogError {
+    LogError::Unavailable { what: "nothing is heard of a commit".to_owned(), source: Box::new(error) }
 }

@@ -1,5 +1,7 @@
 //! One task of a Kafka spout at work.
 
+mod changes;
+
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use stratus_logs::kafka::{KafkaGroup, KafkaReader, KafkaRecord, ReadError};
@@ -10,14 +12,15 @@ use tokio::task::JoinHandle;
 use super::{
     committer::Committer,
     config::{KafkaSpoutConfig, ProcessingGuarantee},
-    message_id::{MessageIdError, RecordId},
-    opening::{self, Found, Place},
+    message_id::RecordId,
+    opening::{self, Found, Past, Place},
+    outgoing::Outgoing,
     rereader::Rereader,
     retries::Verdict,
     slots::Slots,
-    start::{CommitNote, FirstPollOffsetStrategy},
+    start::CommitNote,
     stats::KafkaSpoutStats,
-    translator::{Record, RecordTranslator, Translated},
+    translator::RecordTranslator,
 };
 
 /// What a spout is made of, beside what it is reading.
@@ -50,30 +53,25 @@ pub(super) struct Reading {
     refreshing: Option<JoinHandle<Result<Found, LogError>>>,
 }
 
-/// Rows to be emitted, with the place of each one's record.
-struct Outgoing {
-    translated: Translated,
-    places: Vec<u32>,
-    ids: MessageIds,
-}
-
 impl Reading {
     pub(super) async fn open(parts: Parts, context: &TaskContext) -> Result<Self, TaskError> {
-        let strategy = parts.config.first_poll;
-        Self::open_with(parts, context.clone(), strategy, Slots::default()).await
+        Self::open_with(parts, context.clone(), Past::Offsets, &mut Slots::default()).await
     }
 
+    /// Begins to read, with slots that follow those which have been used. They are taken if it succeeds.
     async fn open_with(
         parts: Parts,
         context: TaskContext,
-        strategy: FirstPollOffsetStrategy,
-        mut slots: Slots,
+        past: Past,
+        slots: &mut Slots,
     ) -> Result<Self, TaskError> {
         let config = Arc::clone(&parts.config);
         let place = Place { task: context.task_index(), tasks: context.task_count() };
-        let note = Arc::new(CommitNote::of(context.topology_name()));
+        let topology = CommitNote::of(context.topology_name());
         let group = KafkaGroup::new(&config.kafka, &config.topic, &config.group)?;
-        let found = opening::open(&config, strategy, &group, &note, place).await?;
+        let (found, note) = opening::open(&config, past, &group, topology, place).await?;
+        let note = Arc::new(note);
+        group.commit(found.news).await?;
         let mut reader = KafkaReader::new(group.clone());
         for (partition, start) in found.starts {
             slots.begin(partition, start)?;
@@ -91,7 +89,7 @@ impl Reading {
             reader,
             rereader: Rereader::new(Arc::clone(&config)),
             committer,
-            slots,
+            slots: std::mem::take(slots),
             fetched: Vec::new(),
             astray: None,
             short_of_room: false,
@@ -174,7 +172,7 @@ impl Reading {
         if guarantee == ProcessingGuarantee::AtMostOnce {
             self.commit_fetched().await?;
         }
-        let outgoing = self.translate(&self.fetched, |_, _| 0)?;
+        let outgoing = Outgoing::of(&self.parts, &self.slots, &self.fetched, |_| 0)?;
         let ids = match guarantee == ProcessingGuarantee::AtLeastOnce || self.parts.config.track_tuples {
             true => outgoing.ids,
             false => MessageIds::None,
@@ -216,6 +214,8 @@ impl Reading {
         if offsets.is_empty() {
             return Ok(());
         }
+        // One that is under way could overtake this one, and then what is emitted now would be emitted again.
+        self.committer.quiet(&mut self.slots, self.context.now()).await?;
         let group = self.group.clone();
         if let Err(error) = group.commit(offsets).await {
             self.parts.stats.add_failed_commits(1);
@@ -274,8 +274,8 @@ impl Reading {
             }
             None => BTreeMap::new(),
         };
-        let attempt = |_, offset| attempts.get(&offset).copied().unwrap_or_default();
-        let Outgoing { translated, places, ids } = self.translate(&records, attempt)?;
+        let attempt = |offset| attempts.get(&offset).copied().unwrap_or_default();
+        let Outgoing { translated, places, ids } = Outgoing::of(&self.parts, &self.slots, &records, attempt)?;
         if !places.is_empty() {
             out.emit(DEFAULT_STREAM, translated.rows, ids).await?;
         }
@@ -293,144 +293,9 @@ impl Reading {
         Ok(true)
     }
 
-    fn translate(
-        &self,
-        records: &[(usize, KafkaRecord)],
-        attempt: impl Fn(usize, u64) -> u32,
-    ) -> Result<Outgoing, TaskError> {
-        let topic = self.parts.config.topic.as_str();
-        let partitions = self.slots.partitions();
-        let views: Vec<Record<'_>> = records
-            .iter()
-            .map(|(number, record)| Record {
-                topic,
-                partition: partitions.get(number).copied().unwrap_or_default(),
-                offset: record.offset(),
-                key: record.key(),
-                value: record.value(),
-                timestamp: record.timestamp(),
-            })
-            .collect();
-        let translated = self.parts.translator.translate(&views)?;
-        let places = translated.places(records.len())?;
-        let id = |place: &u32| {
-            let (slot, record) = &records[*place as usize];
-            RecordId { slot: *slot, attempt: attempt(*slot, record.offset()), offset: record.offset() }.pack()
-        };
-        let ids = places.iter().map(id).collect::<Result<Vec<MessageId>, MessageIdError>>()?;
-        let ids = match ids.first() {
-            Some(first) if ids.iter().zip(*first..).all(|(id, expected)| *id == expected) => {
-                MessageIds::From(*first)
-            }
-            _ => MessageIds::Each(ids),
-        };
-        Ok(Outgoing { translated, places, ids })
-    }
-
-    /// Goes on where the topic has records, if it does not have the next one.
-    async fn find_the_way(&mut self, number: usize, partition: u32, offset: u64) -> Result<(), TaskError> {
-        let range = match self.group.clone().range(partition).await {
-            Ok(range) => range,
-            Err(error) => {
-                self.astray = Some((number, partition, offset));
-                return Err(error.into());
-            }
-        };
-        if offset < range.start {
-            let what = "records are gone before they were read, by retention or by hand; reading goes on behind them";
-            self.warn_of_loss(partition, offset, range.start, what);
-            self.reader.seek(partition, range.start)?;
-            if let Some(slot) = self.slots.get(number) {
-                slot.ledger.passed(range.start);
-            }
-        } else if offset > range.end {
-            let to = match self.parts.config.guarantee {
-                ProcessingGuarantee::AtMostOnce => range.end,
-                _ => range.start,
-            };
-            let what = "the partition ends before the place where it was read; reading begins anew";
-            tracing::warn!(topic = self.parts.config.topic, partition, offset, end = range.end, to, "{what}");
-            self.rereader.release(partition);
-            self.slots.begin(partition, to)?;
-            self.reader.seek(partition, to)?;
-        }
-        Ok(())
-    }
-
-    /// Failed records that the topic no longer has count as done.
-    fn give_up_outside(&mut self, number: usize, partition: u32, range: std::ops::Range<u64>) {
-        let Some(slot) = self.slots.get(number) else { return };
-        let beyond: Vec<u64> = slot.ledger.ready(self.context.now()).range(range.end..).copied().collect();
-        let lost = slot.ledger.lost_below(range.start) + beyond.len();
-        beyond.iter().for_each(|offset| slot.ledger.finish(*offset));
-        if lost > 0 {
-            self.parts.stats.add_vanished(lost as u64);
-            tracing::warn!(
-                topic = self.parts.config.topic,
-                partition,
-                lost,
-                begins = range.start,
-                ends = range.end,
-                "failed records are gone from the topic before they could be emitted again; they count as done"
-            );
-        }
-    }
-
-    fn warn_of_loss(&self, partition: u32, from: u64, to: u64, what: &str) {
-        self.parts.stats.add_vanished(to - from);
-        tracing::warn!(topic = self.parts.config.topic, partition, from, to, "{what}");
-    }
-
-    /// Looks for new partitions now and then, without waiting for the answer.
-    async fn refresh(&mut self, now: Duration) -> Result<(), TaskError> {
-        if self.refreshing.as_ref().is_some_and(JoinHandle::is_finished)
-            && let Some(refreshing) = self.refreshing.take()
-        {
-            match refreshing.await? {
-                Ok(found) if found.id != self.id => return self.begin_anew(&found.id).await,
-                Ok(found) => {
-                    for (partition, start) in found.starts {
-                        tracing::info!(
-                            topic = self.parts.config.topic,
-                            partition,
-                            start,
-                            "a new partition is read"
-                        );
-                        self.slots.begin(partition, start)?;
-                        self.reader.seek(partition, start)?;
-                    }
-                    self.partitions = self.partitions.max(found.partitions);
-                }
-                Err(error) => {
-                    tracing::warn!(topic = self.parts.config.topic, %error, "new partitions cannot be looked for");
-                }
-            }
-        }
-        if self.refreshing.is_none() && now >= self.refresh_at {
-            self.refresh_at = now + self.parts.config.refresh_interval;
-            let look =
-                opening::refresh(self.group.clone(), Arc::clone(&self.note), self.place, self.partitions);
-            self.refreshing = Some(tokio::spawn(look));
-        }
-        Ok(())
-    }
-
-    /// The topic was deleted and made again: none of its offsets means what it meant.
-    async fn begin_anew(&mut self, id: &LogId) -> Result<(), TaskError> {
-        let topic = &self.parts.config.topic;
-        tracing::warn!(topic, was = %self.id, is = %id, "the topic was created anew; it is read from its beginning");
-        let mut slots = std::mem::take(&mut self.slots);
-        slots.retire();
-        let earliest = FirstPollOffsetStrategy::Earliest;
-        *self = Self::open_with(self.parts.clone(), self.context.clone(), earliest, slots).await?;
-        Ok(())
-    }
-
     async fn commit_if_due(&mut self) {
-        if self.parts.config.guarantee != ProcessingGuarantee::AtMostOnce {
-            let now = self.context.now();
-            self.committer.tend(&mut self.slots, now, self.short_of_room).await;
-        }
+        let now = self.context.now();
+        self.committer.tend(&mut self.slots, now, self.short_of_room).await;
     }
 
     pub(super) async fn acked(&mut self, ids: &[MessageId]) {
@@ -462,10 +327,8 @@ impl Reading {
 
     /// Commits what is done, and waits for it.
     pub(super) async fn settle(&mut self) {
-        if self.parts.config.guarantee != ProcessingGuarantee::AtMostOnce {
-            // Already logged; the offsets are committed the next time, or records are emitted again.
-            let _ = self.committer.commit_now(&mut self.slots, self.context.now()).await;
-        }
+        // Already logged; the offsets are committed the next time, or records are emitted again.
+        let _ = self.committer.commit_now(&mut self.slots, self.context.now()).await;
     }
 }
 

@@ -102,4 +102,16 @@ mod tests {
         (3..MAX_SLOTS).for_each(|_| slots.begin(5, 0).unwrap());
         assert_eq!(slots.begin(5, 0), Err(MessageIdError::Slot));
     }
+
+    #[test]
+    fn the_numbers_of_what_was_let_go_of_never_come_back() {
+        let mut slots = Slots::default();
+        slots.begin(5, 0).unwrap();
+        slots.retire();
+        slots.retire();
+        assert!(slots.get(0).is_none() && slots.in_turn().is_empty());
+        slots.begin(5, 0).unwrap();
+        assert!(slots.get(0).is_none());
+        assert_eq!(slots.in_turn(), [(1, 5)]);
+    }
 }

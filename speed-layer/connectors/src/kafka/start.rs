@@ -13,7 +13,9 @@ use stratus_logs::kafka::{Committed, Start};
 /// that dies early begins at the same place again. To begin anew: take another group or another name, or reset the
 /// group's offsets with Kafka's tools while the topology does not run.
 ///
-/// A partition that is added to the topic while the topology runs is read from its first record, whatever is said here.
+/// A partition that is added to the topic after that first time is read from its first record, whatever is said here,
+/// and whether the topology runs at that moment or not: its records are all newer than the topology. How many partitions
+/// there were at first stands beside the offsets, too.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum FirstPollOffsetStrategy {
     /// The first record that the partition still has.
@@ -42,9 +44,15 @@ pub enum Beginning {
 
 impl FirstPollOffsetStrategy {
     /// Where a partition is read from, of which the group remembers `committed`.
-    pub fn beginning(self, committed: Option<&Committed>, topology: &CommitNote) -> Beginning {
+    pub fn beginning(
+        self,
+        partition: u32,
+        committed: Option<&Committed>,
+        topology: &CommitNote,
+    ) -> Beginning {
         match (self, committed) {
             (_, Some(committed)) if topology.wrote(committed) => Beginning::GoOn(committed.offset),
+            (_, None) if topology.is_older_than(partition) => Beginning::Ask(Start::Earliest),
             (Self::UncommittedEarliest | Self::UncommittedLatest, Some(committed)) => {
                 Beginning::TakeOver(committed.offset)
             }
@@ -55,30 +63,67 @@ impl FirstPollOffsetStrategy {
     }
 }
 
-/// What a topology writes beside the offsets that it commits.
+/// What a topology writes beside the offsets that it commits: its name, and how many partitions the topic had when the
+/// topology first read it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct CommitNote(String);
+pub struct CommitNote {
+    topology: String,
+    /// `None`: not known yet.
+    partitions: Option<u32>,
+}
+
+/// Before the number. The name comes last, since it may be any text.
+const PARTITIONS: &str = "partitions at first: ";
 
 impl CommitNote {
     /// Of the topology with this name.
     pub fn of(topology: &str) -> Self {
-        Self(format!("stratus topology {topology}"))
+        Self { topology: format!("stratus topology {topology}"), partitions: None }
+    }
+
+    /// Of the same topology, which reads a topic that has these partitions, and of which the group remembers this: the
+    /// number stays what it was when the first offset was committed.
+    #[must_use]
+    pub fn first_seeing<'a>(
+        self,
+        partitions: u32,
+        committed: impl IntoIterator<Item = &'a Committed>,
+    ) -> Self {
+        let own = committed.into_iter().filter_map(|committed| Self::read(&committed.metadata));
+        let first =
+            own.filter(|note| note.topology == self.topology).filter_map(|note| note.partitions).min();
+        Self { partitions: Some(first.unwrap_or(partitions)), ..self }
+    }
+
+    fn read(metadata: &str) -> Option<Self> {
+        let (partitions, topology) = metadata.strip_prefix(PARTITIONS)?.split_once(", ")?;
+        Some(Self { topology: topology.to_owned(), partitions: Some(partitions.parse().ok()?) })
     }
 
     /// An offset with the note.
     pub fn at(&self, offset: u64) -> Committed {
-        Committed { offset, metadata: self.0.clone() }
+        Committed { offset, metadata: self.to_string() }
     }
 
     /// Whether the topology has committed this.
     pub fn wrote(&self, committed: &Committed) -> bool {
-        committed.metadata == self.0
+        // Without a number it is of an earlier version.
+        committed.metadata == self.topology
+            || Self::read(&committed.metadata).is_some_and(|note| note.topology == self.topology)
+    }
+
+    /// Whether a partition was added after the topology had first read the topic.
+    pub fn is_older_than(&self, partition: u32) -> bool {
+        self.partitions.is_some_and(|first| partition >= first)
     }
 }
 
 impl fmt::Display for CommitNote {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        if let Some(first) = self.partitions {
+            write!(f, "{PARTITIONS}{first}, ")?;
+        }
+        f.write_str(&self.topology)
     }
 }
 
@@ -93,7 +138,48 @@ mod tests {
         let note = CommitNote::of("counts");
         let moment = DateTime::UNIX_EPOCH;
         for strategy in [Earliest, Latest, Timestamp(moment), UncommittedEarliest, UncommittedLatest] {
-            assert_eq!(strategy.beginning(Some(&note.at(7)), &note), Beginning::GoOn(7));
+            assert_eq!(strategy.beginning(0, Some(&note.at(7)), &note), Beginning::GoOn(7));
+            let later = CommitNote::of("counts").first_seeing(8, [&note.at(7)]);
+            assert_eq!(strategy.beginning(9, Some(&note.at(7)), &later), Beginning::GoOn(7));
+            assert_eq!(strategy.beginning(0, Some(&later.at(7)), &note), Beginning::GoOn(7));
+        }
+    }
+
+    #[test]
+    fn a_partition_that_was_added_later_is_read_from_its_first_record() {
+        let other = CommitNote::of("counts-2").first_seeing(1, []).at(5);
+        let first = CommitNote::of("counts").first_seeing(3, [&other]);
+        let committed = first.at(7);
+        // Another task, or another run, when there are more partitions.
+        let later = CommitNote::of("counts").first_seeing(8, [&other, &committed]);
+        assert_eq!(later, first);
+        for strategy in
+            [Earliest, Latest, Timestamp(DateTime::UNIX_EPOCH), UncommittedEarliest, UncommittedLatest]
+        {
+            assert_eq!(strategy.beginning(3, None, &later), Beginning::Ask(Start::Earliest));
+        }
+        assert_eq!(
+            Latest.beginning(2, None, &later),
+            Beginning::Ask(Start::Latest),
+            "a task that is slow to open"
+        );
+        assert_eq!(Latest.beginning(3, Some(&other), &later), Beginning::Ask(Start::Latest), "a reset");
+    }
+
+    #[test]
+    fn a_note_is_of_the_topology_with_exactly_that_name() {
+        let odd = "partitions at first: 3, stratus topology counts";
+        for (name, others) in
+            [("counts", ["count", odd]), (odd, ["counts", "partitions at first: 3, counts"])]
+        {
+            let note = CommitNote::of(name).first_seeing(3, []);
+            assert!(note.wrote(&note.at(1)) && CommitNote::of(name).wrote(&note.at(1)));
+            for other in others {
+                assert!(
+                    !CommitNote::of(other).first_seeing(9, []).wrote(&note.at(1)),
+                    "{other} is not {name}"
+                );
+            }
         }
     }
 
@@ -109,8 +195,8 @@ mod tests {
             (UncommittedLatest, Beginning::TakeOver(7), Beginning::Ask(Start::Latest)),
         ];
         for (strategy, with, without) in cases {
-            assert_eq!(strategy.beginning(Some(&other), &note), with);
-            assert_eq!(strategy.beginning(None, &note), without);
+            assert_eq!(strategy.beginning(0, Some(&other), &note), with);
+            assert_eq!(strategy.beginning(0, None, &note), without);
         }
     }
 }

@@ -10,7 +10,7 @@ use std::{
 };
 
 use rdkafka::{
-    ClientConfig, Offset as Place, TopicPartitionList,
+    ClientConfig, Message, Offset as Place, TopicPartitionList,
     consumer::{BaseConsumer, CommitMode, Consumer},
     producer::{BaseProducer, BaseRecord, Producer},
 };
@@ -35,12 +35,16 @@ fn broker() -> Option<Arc<Broker>> {
     if let Some(running) = broker.upgrade() {
         return Some(running);
     }
+    let started = Arc::new(start()?);
+    *broker = Arc::downgrade(&started);
+    Some(started)
+}
+
+fn start() -> Option<Broker> {
     let kafka = Kafka::start().unwrap()?;
     let mut config = ClientConfig::new();
     let consumer = config.set("bootstrap.servers", kafka.brokers()).set("group.id", GROUP).create().unwrap();
-    let started = Arc::new(Broker { kafka, consumer });
-    *broker = Arc::downgrade(&started);
-    Some(started)
+    Some(Broker { kafka, consumer })
 }
 
 pub(crate) struct Topic {
@@ -51,11 +55,28 @@ pub(crate) struct Topic {
 impl Topic {
     /// None if there is no broker to be had.
     pub(crate) fn new(partitions: i32) -> Option<Self> {
+        Self::with(partitions, &[])
+    }
+
+    /// The same with settings.
+    pub(crate) fn with(partitions: i32, settings: &[(&str, &str)]) -> Option<Self> {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let broker = broker()?;
         let name = format!("topic-{}", NEXT.fetch_add(1, SeqCst));
-        broker.kafka.create_topic(&name, partitions, &[]).unwrap();
+        broker.kafka.create_topic(&name, partitions, settings).unwrap();
         Some(Self { broker, name })
+    }
+
+    /// On a broker of its own, which may be killed.
+    pub(crate) fn alone(partitions: i32) -> Option<Self> {
+        let broker = start()?;
+        broker.kafka.create_topic("alone", partitions, &[]).unwrap();
+        Some(Self { broker: Arc::new(broker), name: "alone".to_owned() })
+    }
+
+    /// A broker that no other test uses.
+    pub(crate) fn own_kafka(&mut self) -> &mut Kafka {
+        &mut Arc::get_mut(&mut self.broker).unwrap().kafka
     }
 
     pub(crate) fn kafka(&self) -> &Kafka {
@@ -100,6 +121,34 @@ impl Topic {
         producer.flush(PATIENCE).unwrap();
     }
 
+    /// Sends one record for each key to partition 0; the value is the key with a number.
+    pub(crate) fn send_keys(&self, keys: &[&str]) {
+        let producer: BaseProducer = self.client().create().unwrap();
+        for (n, key) in keys.iter().enumerate() {
+            let value = format!("{key}-{n}");
+            producer.send(BaseRecord::to(&self.name).partition(0).key(*key).payload(&value)).unwrap();
+        }
+        producer.flush(PATIENCE).unwrap();
+    }
+
+    /// The offsets that partition 0 has records at.
+    pub(crate) fn records(&self) -> Vec<i64> {
+        let mut config = self.client();
+        config
+            .set("group.id", "records")
+            .set("enable.auto.commit", "false")
+            .set("enable.partition.eof", "true");
+        let consumer: BaseConsumer = config.create().unwrap();
+        let mut list = TopicPartitionList::new();
+        list.add_partition_offset(&self.name, 0, Place::Beginning).unwrap();
+        consumer.assign(&list).unwrap();
+        let mut offsets = Vec::new();
+        while let Some(Ok(record)) = consumer.poll(PATIENCE) {
+            offsets.push(record.offset());
+        }
+        offsets
+    }
+
     /// A transaction over partition 0.
     pub(crate) fn transact(&self, id: &str, values: &[&str], commit: bool) {
         let producer: BaseProducer =
@@ -136,15 +185,27 @@ impl Topic {
 
     /// Commits as somebody else would.
     pub(crate) fn commit(&self, partition: i32, offset: i64) {
+        self.commit_with(partition, offset, "");
+    }
+
+    /// Commits with something beside it.
+    pub(crate) fn commit_with(&self, partition: i32, offset: i64, metadata: &str) {
         let mut list = TopicPartitionList::new();
-        list.add_partition_offset(&self.name, partition, Place::Offset(offset)).unwrap();
+        let mut element = list.add_partition(&self.name, partition);
+        element.set_offset(Place::Offset(offset)).unwrap();
+        element.set_metadata(metadata);
         self.broker.consumer.commit(&list, CommitMode::Sync).unwrap();
     }
 }
 
 /// Waits until something holds.
-pub(crate) async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
-    let deadline = tokio::time::Instant::now() + PATIENCE;
+pub(crate) async fn eventually(what: &str, holds: impl FnMut() -> bool) {
+    eventually_within(PATIENCE, what, holds).await;
+}
+
+/// The same for what may take longer.
+pub(crate) async fn eventually_within(patience: Duration, what: &str, mut holds: impl FnMut() -> bool) {
+    let deadline = tokio::time::Instant::now() + patience;
     while !holds() {
         assert!(tokio::time::Instant::now() < deadline, "in vain: {what}");
         tokio::time::sleep(Duration::from_millis(5)).await;

@@ -140,12 +140,38 @@ impl Run {
         self.cluster.kill(&self.name, Duration::from_millis(500)).await.unwrap();
     }
 
+    /// Starts it in a process of its own, as far as that can be had: see [`Process::crash`].
+    pub(crate) fn start_apart(
+        name: &str,
+        config: KafkaSpoutConfig,
+        tasks: usize,
+        judgement: impl Fn(&Seen) -> Sentence + Send + Sync + 'static,
+    ) -> (Self, Process) {
+        let mut runtime = tokio::runtime::Builder::new_multi_thread();
+        let runtime = runtime.worker_threads(2).enable_all().build().unwrap();
+        let inside = runtime.enter();
+        let run = Self::start(name, config, tasks, judgement);
+        drop(inside);
+        (run, Process(runtime))
+    }
+
     pub(crate) fn deactivate(&self) {
         self.cluster.deactivate(&self.name).unwrap();
     }
 
     pub(crate) fn activate(&self) {
         self.cluster.activate(&self.name).unwrap();
+    }
+}
+
+/// A runtime in which a topology runs.
+pub(crate) struct Process(tokio::runtime::Runtime);
+
+impl Process {
+    /// Everything in it is gone; nothing is settled or closed.
+    pub(crate) fn crash(self, run: Run) {
+        self.0.shutdown_background();
+        drop(run);
     }
 }
 

@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, missing_docs)]
 
 mod broker;
+mod compaction;
+mod crashes;
 mod drpc;
 mod exactly_once;
 mod guarantees;
@@ -11,6 +13,7 @@ mod judge;
 #[path = "../../examples/kafka_counts.rs"]
 mod kafka_counts;
 mod mishaps;
+mod outage;
 mod partitions;
 mod redis_beginnings;
 mod redis_counts;

@@ -61,6 +61,22 @@ async fn a_beginning_behind_the_end_moves_to_the_first_record() {
     run.kill().await;
 }
 
+/// The group must not keep the old place, which the partition may reach again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_beginning_that_moved_back_is_where_a_restart_begins() {
+    let Some(topic) = Topic::new(1) else { return };
+    topic.send(0, &numbers(0..3));
+    topic.commit(0, 50);
+    let (run, process) = Run::start_apart("grows", topic.config(), 1, |_| Sentence::Hold);
+    run.until_seen(3).await;
+    process.crash(run);
+    topic.send(0, &numbers(3..60));
+    let run = Run::start("grows", topic.config(), 1, |_| Sentence::Ack);
+    run.until_seen(60).await;
+    assert_eq!(run.values(), numbers(0..60));
+    run.kill().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn failed_records_that_are_gone_count_as_done() {
     let Some(topic) = Topic::new(1) else { return };
@@ -104,5 +120,26 @@ async fn a_topic_that_was_made_anew_is_read_from_its_beginning() {
     eventually("all are committed", || topic.committed_offset(0) == Some(10)).await;
     a_while().await;
     assert_eq!(topic.committed_offset(1), Some(2));
+    run.kill().await;
+}
+
+/// Until the new topic is noticed it is read on from the old place, and that is committed: it counts for nothing.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_topic_that_was_made_anew_is_read_from_its_beginning_whatever_was_committed_meanwhile() {
+    let Some(topic) = Topic::new(1) else { return };
+    topic.send(0, &numbers(0..5));
+    let config = KafkaSpoutConfig { refresh_interval: Duration::from_secs(3), ..topic.config() };
+    let run = Run::start("meanwhile", config, 1, |_| Sentence::Ack);
+    run.until_seen(5).await;
+    // At rest it does not see that the topic is away, or shorter.
+    run.deactivate();
+    a_while().await;
+    topic.kafka().delete_topic(&topic.name).unwrap();
+    topic.kafka().create_topic(&topic.name, 1, &[]).unwrap();
+    topic.send(0, &numbers(5..15));
+    topic.commit_with(0, 7, "stratus topology meanwhile");
+    run.activate();
+    eventually("all are seen", || numbers(5..15).iter().all(|number| run.values().contains(number))).await;
+    eventually("all are committed", || topic.committed_offset(0) == Some(10)).await;
     run.kill().await;
 }

@@ -7,6 +7,10 @@ use stratus_connectors::kafka::{FirstPollOffsetStrategy, KafkaSpoutConfig};
 use crate::broker::{Topic, eventually, numbers};
 use crate::judge::{Run, Sentence, a_while};
 
+fn latest(topic: &Topic) -> KafkaSpoutConfig {
+    KafkaSpoutConfig { first_poll: FirstPollOffsetStrategy::Latest, ..topic.config() }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn several_tasks_cover_all_partitions_exactly_once_also_new_ones() {
     let Some(topic) = Topic::new(5) else { return };
@@ -52,5 +56,54 @@ async fn a_task_without_partitions_waits_for_some() {
     run.until_seen(2).await;
     let seen = run.seen();
     assert_ne!(seen[0].task, seen[1].task);
+    run.kill().await;
+}
+
+/// The strategy asks for the end, and what was emitted before is not acked: it must not be skipped.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_crash_before_the_first_commit_of_a_new_partition_loses_nothing() {
+    let Some(topic) = Topic::new(1) else { return };
+    let (run, process) = Run::start_apart("added", latest(&topic), 1, |_| Sentence::Hold);
+    eventually("it has begun", || topic.committed_offset(0).is_some()).await;
+    topic.kafka().add_partitions(&topic.name, 2).unwrap();
+    topic.send(1, &numbers(0..10));
+    run.until_seen(10).await;
+    process.crash(run);
+    let run = Run::start("added", latest(&topic), 1, |_| Sentence::Ack);
+    run.until_seen(10).await;
+    assert_eq!(run.values(), numbers(0..10));
+    run.kill().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_comes_to_an_empty_new_partition_while_the_topology_is_down_is_read() {
+    let Some(topic) = Topic::new(1) else { return };
+    let run = Run::start("empty", latest(&topic), 1, |_| Sentence::Ack);
+    eventually("it has begun", || topic.committed_offset(0).is_some()).await;
+    topic.kafka().add_partitions(&topic.name, 2).unwrap();
+    eventually("the beginning is committed", || topic.committed_offset(1) == Some(0)).await;
+    run.kill().await;
+    topic.send(1, &numbers(0..5));
+    let run = Run::start("empty", latest(&topic), 1, |_| Sentence::Ack);
+    run.until_seen(5).await;
+    assert_eq!(run.values(), numbers(0..5));
+    run.kill().await;
+}
+
+/// Also by a task that had no partition before.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_partition_that_is_added_while_the_topology_is_down_is_read_from_its_first_record() {
+    let Some(topic) = Topic::new(1) else { return };
+    topic.send(0, &["old"]);
+    let run = Run::start("down", latest(&topic), 2, |_| Sentence::Ack);
+    eventually("it has begun", || topic.committed_offset(0) == Some(1)).await;
+    run.kill().await;
+    topic.kafka().add_partitions(&topic.name, 3).unwrap();
+    topic.send(1, &["a"]);
+    topic.send(2, &["b"]);
+    let run = Run::start("down", latest(&topic), 2, |_| Sentence::Ack);
+    run.until_seen(2).await;
+    a_while().await;
+    assert_eq!(run.values().into_iter().collect::<BTreeSet<_>>(), ["a", "b"].map(str::to_owned).into());
     run.kill().await;
 }
