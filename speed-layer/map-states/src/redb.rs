@@ -62,7 +62,10 @@ impl RedbMaps {
             if !path.try_exists()? {
                 begin(&path)?;
             }
-            Ok(File { db: database(&path)?, path })
+            let db = database(&path)?;
+            // Also if the file was there: the life that made it may have been cut off before this.
+            flush_names(folder_of(&path))?;
+            Ok(File { db, path })
         });
         Ok(Self(Arc::new(opened.await?)))
     }
@@ -71,9 +74,7 @@ impl RedbMaps {
 /// Makes a file under another name first: redb cannot open one whose making was cut off. If another process is quicker,
 /// its file stays.
 fn begin(path: &Path) -> Result<(), Trouble> {
-    if let Some(folder) = path.parent() {
-        std::fs::create_dir_all(folder)?;
-    }
+    make_folder(folder_of(path))?;
     let mut name = path.as_os_str().to_owned();
     name.push(format!(".{}.new", std::process::id()));
     let new = PathBuf::from(name);
@@ -89,6 +90,30 @@ fn begin(path: &Path) -> Result<(), Trouble> {
     // Gone already if it was renamed.
     let _ = std::fs::remove_file(&new);
     made
+}
+
+/// Makes a folder, and those it lies in, and their names durable: that a file is flushed says nothing about the names on
+/// the way to it.
+fn make_folder(folder: &Path) -> Result<(), Trouble> {
+    if folder.is_dir() {
+        return Ok(());
+    }
+    let above = folder_of(folder);
+    make_folder(above)?;
+    match std::fs::create_dir(folder) {
+        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => Err(error.into()),
+        _ => flush_names(above),
+    }
+}
+
+/// The folder that a path lies in.
+fn folder_of(path: &Path) -> &Path {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+/// Flushes which names are in a folder.
+fn flush_names(folder: &Path) -> Result<(), Trouble> {
+    Ok(std::fs::File::open(folder)?.sync_all()?)
 }
 
 /// The database in a file, with the tables that it must have.
