@@ -22,7 +22,11 @@ use redb::{Database, ReadableTable, TableDefinition};
 use stratus_trident::StateKind;
 
 use self::trouble::{Trouble, blocking};
-use crate::{MapError, MapStore, Stored, guard};
+use crate::{
+    MapError, MapStore, Stored,
+    guard::{self, Guard},
+    standing::Standings,
+};
 
 pub use map::RedbMap;
 
@@ -47,6 +51,7 @@ pub struct RedbMaps(Arc<File>);
 struct File {
     db: Database,
     path: PathBuf,
+    standings: Standings,
 }
 
 impl RedbMaps {
@@ -65,7 +70,7 @@ impl RedbMaps {
             let db = database(&path)?;
             // Also if the file was there: the life that made it may have been cut off before this.
             flush_names(folder_of(&path))?;
-            Ok(File { db, path })
+            Ok(File { db, path, standings: Standings::default() })
         });
         Ok(Self(Arc::new(opened.await?)))
     }
@@ -175,7 +180,8 @@ impl MapStore for RedbMaps {
         if held != asked {
             return Err(MapError::OtherKind { what, held, asked: asked.to_owned() });
         }
-        Ok(RedbMap::new(Arc::clone(&self.0), name, kind, what))
+        let guard = Guard::new(kind, self.0.standings.of(name));
+        Ok(RedbMap::new(Arc::clone(&self.0), name, guard, what))
     }
 
     async fn clear(&self, name: &str) -> Result<(), MapError> {
@@ -187,6 +193,8 @@ impl MapStore for RedbMaps {
             txn.delete_table(values(&map::table(&state)))?;
             Ok(txn.commit()?)
         });
-        cleared.await
+        cleared.await?;
+        self.0.standings.cleared(name);
+        Ok(())
     }
 }
