@@ -47,19 +47,28 @@ pub enum MapError {
         /// The transaction that was asked for.
         asked: u64,
     },
-    /// The store has lost what it had acknowledged.
+    /// The server is set up in a way that loses states.
+    #[error("{what}: {cause}")]
+    Unsuitable {
+        /// Which server.
+        what: String,
+        /// What is wrong, and what to do.
+        cause: String,
+    },
+    /// The store has lost what it had acknowledged. All tasks of the state in this process are refused from then on, for
+    /// what one of them writes could hide what another one lost.
     #[error(
-        "{what}: the store acknowledged transaction {acknowledged} and now holds no more than {found}: it has lost writes (Redis: set appendonly yes and appendfsync always). Restore it, or clear the state and the spout's ledger and count again from the beginning of the log"
+        "{what}: the store acknowledged write {acknowledged} of this state and now holds no more than {found}: it has lost writes (Redis: set appendonly yes and appendfsync always). Restore it and start this process again, or clear the state and the spout's ledger and count again from the beginning of the log"
     )]
     WentBack {
         /// Which state, where.
         what: String,
-        /// The highest transaction whose write was acknowledged to this process.
+        /// How many writes were acknowledged to this process, counted from the state's beginning.
         acknowledged: u64,
-        /// The highest transaction that is there.
+        /// How many are there.
         found: u64,
     },
-    /// The state was cleared under a topology that uses it.
+    /// The state was cleared under a topology that uses it. Handles that were open then are refused for good.
     #[error(
         "{what}: the state was cleared, or lost, while it was in use: end the topology, and start it again with the ledger that belongs to the state as it is now"
     )]

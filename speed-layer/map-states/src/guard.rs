@@ -1,8 +1,13 @@
 //! Which transactions a state may take.
 
+use std::sync::Arc;
+
 use stratus_trident::StateKind;
 
-use crate::MapError;
+use crate::{
+    MapError,
+    standing::{Refusal, Standing},
+};
 
 /// The name of a kind, as it is stored.
 pub(crate) fn name(kind: StateKind) -> &'static str {
@@ -13,24 +18,28 @@ pub(crate) fn name(kind: StateKind) -> &'static str {
     }
 }
 
-/// What a handle knows of the transactions of its state. States without a promise take whatever comes.
-#[derive(Clone, Debug)]
+/// A handle's transaction, and what the process knows of its state. States without a promise take whatever comes.
+#[derive(Debug)]
 pub(crate) struct Guard {
     pub(crate) kind: StateKind,
     /// The one under way, if it is to be guarded.
     txid: Option<u64>,
-    /// The highest that the store has acknowledged to this handle.
-    acknowledged: u64,
+    pub(crate) standing: Arc<Standing>,
 }
 
 impl Guard {
-    pub(crate) fn new(kind: StateKind) -> Self {
-        Self { kind, txid: None, acknowledged: 0 }
+    pub(crate) fn new(kind: StateKind, standing: Arc<Standing>) -> Self {
+        Self { kind, txid: None, standing }
     }
 
     /// Whether a transaction is to be compared with what the store holds.
     pub(crate) fn guards(&self, txid: Option<u64>) -> Option<u64> {
-        txid.filter(|_| self.kind != StateKind::NonTransactional)
+        txid.filter(|_| self.keeps_txids())
+    }
+
+    /// Whether states of this kind remember who wrote.
+    pub(crate) fn keeps_txids(&self) -> bool {
+        self.kind != StateKind::NonTransactional
     }
 
     /// The transaction under way, if it is guarded; 0 if not.
@@ -38,22 +47,27 @@ impl Guard {
         self.txid.unwrap_or(0)
     }
 
+    /// None is under way from here on. An error if this process may not write any more.
+    pub(crate) fn end(&mut self, what: &str) -> Result<(), MapError> {
+        self.txid = None;
+        self.standing.check(what)
+    }
+
     /// A transaction begins on a state that has seen `seen`; 0 is none.
     pub(crate) fn begin(&mut self, what: &str, txid: Option<u64>, seen: u64) -> Result<(), MapError> {
-        self.txid = None;
+        self.end(what)?;
         let Some(asked) = self.guards(txid) else { return Ok(()) };
-        if seen < self.acknowledged {
-            let acknowledged = self.acknowledged;
-            return Err(MapError::WentBack { what: what.to_owned(), acknowledged, found: seen });
-        }
         check(what, asked, seen)?;
         self.txid = Some(asked);
         Ok(())
     }
 
-    /// The store has taken a write of this transaction; 0 is none.
-    pub(crate) fn taken(&mut self, txid: u64) {
-        self.acknowledged = self.acknowledged.max(txid);
+    /// What is told from here on is that the state was cleared, if that is what an answer says.
+    pub(crate) fn told(&self, error: MapError) -> MapError {
+        match error {
+            MapError::Cleared { what } => self.standing.refuse(&what, Refusal::Cleared),
+            other => other,
+        }
     }
 }
 
@@ -71,7 +85,7 @@ mod tests {
 
     #[test]
     fn equal_and_later_transactions_are_taken() {
-        let mut guard = Guard::new(StateKind::Opaque);
+        let mut guard = Guard::new(StateKind::Opaque, Arc::default());
         for (asked, seen) in [(1, 0), (1, 1), (5, 1), (u64::MAX, u64::MAX)] {
             guard.begin("s", Some(asked), seen).unwrap();
             assert_eq!(guard.under_way(), asked);
@@ -81,17 +95,20 @@ mod tests {
     }
 
     #[test]
-    fn a_store_that_goes_back_is_seen() {
-        let mut guard = Guard::new(StateKind::Transactional);
-        guard.taken(7);
-        let error = guard.begin("s", Some(8), 6).unwrap_err();
-        assert!(matches!(error, MapError::WentBack { acknowledged: 7, found: 6, .. }), "{error}");
-        guard.begin("s", Some(8), 7).unwrap();
+    fn what_one_handle_was_refused_all_are() {
+        let standing = Arc::<Standing>::default();
+        let mut one = Guard::new(StateKind::Transactional, Arc::clone(&standing));
+        let mut two = Guard::new(StateKind::Transactional, standing);
+        one.begin("s", Some(8), 7).unwrap();
+        let error = two.told(MapError::Cleared { what: "s".to_owned() });
+        assert!(matches!(error, MapError::Cleared { .. }), "{error}");
+        assert!(matches!(one.begin("s", Some(9), 8), Err(MapError::Cleared { .. })));
+        assert_eq!(one.under_way(), 0);
     }
 
     #[test]
     fn a_state_without_a_promise_takes_whatever_comes() {
-        let mut guard = Guard::new(StateKind::NonTransactional);
+        let mut guard = Guard::new(StateKind::NonTransactional, Arc::default());
         guard.begin("s", Some(1), 9).unwrap();
         assert_eq!(guard.under_way(), 0);
     }

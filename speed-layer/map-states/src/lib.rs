@@ -26,6 +26,7 @@ mod front;
 mod guard;
 mod redb;
 mod redis;
+mod standing;
 mod store;
 
 pub use error::MapError;

@@ -22,7 +22,11 @@ use redb::{Database, ReadableTable, TableDefinition};
 use stratus_trident::StateKind;
 
 use self::trouble::{Trouble, blocking};
-use crate::{MapError, MapStore, Stored, guard};
+use crate::{
+    MapError, MapStore, Stored,
+    guard::{self, Guard},
+    standing::Standings,
+};
 
 pub use map::RedbMap;
 
@@ -47,6 +51,7 @@ pub struct RedbMaps(Arc<File>);
 struct File {
     db: Database,
     path: PathBuf,
+    standings: Standings,
 }
 
 impl RedbMaps {
@@ -62,7 +67,10 @@ impl RedbMaps {
             if !path.try_exists()? {
                 begin(&path)?;
             }
-            Ok(File { db: database(&path)?, path })
+            let db = database(&path)?;
+            // Also if the file was there: the life that made it may have been cut off before this.
+            flush_names(folder_of(&path))?;
+            Ok(File { db, path, standings: Standings::default() })
         });
         Ok(Self(Arc::new(opened.await?)))
     }
@@ -71,9 +79,7 @@ impl RedbMaps {
 /// Makes a file under another name first: redb cannot open one whose making was cut off. If another process is quicker,
 /// its file stays.
 fn begin(path: &Path) -> Result<(), Trouble> {
-    if let Some(folder) = path.parent() {
-        std::fs::create_dir_all(folder)?;
-    }
+    make_folder(folder_of(path))?;
     let mut name = path.as_os_str().to_owned();
     name.push(format!(".{}.new", std::process::id()));
     let new = PathBuf::from(name);
@@ -89,6 +95,30 @@ fn begin(path: &Path) -> Result<(), Trouble> {
     // Gone already if it was renamed.
     let _ = std::fs::remove_file(&new);
     made
+}
+
+/// Makes a folder, and those it lies in, and their names durable: that a file is flushed says nothing about the names on
+/// the way to it.
+fn make_folder(folder: &Path) -> Result<(), Trouble> {
+    if folder.is_dir() {
+        return Ok(());
+    }
+    let above = folder_of(folder);
+    make_folder(above)?;
+    match std::fs::create_dir(folder) {
+        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => Err(error.into()),
+        _ => flush_names(above),
+    }
+}
+
+/// The folder that a path lies in.
+fn folder_of(path: &Path) -> &Path {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+/// Flushes which names are in a folder.
+fn flush_names(folder: &Path) -> Result<(), Trouble> {
+    Ok(std::fs::File::open(folder)?.sync_all()?)
 }
 
 /// The database in a file, with the tables that it must have.
@@ -150,7 +180,8 @@ impl MapStore for RedbMaps {
         if held != asked {
             return Err(MapError::OtherKind { what, held, asked: asked.to_owned() });
         }
-        Ok(RedbMap::new(Arc::clone(&self.0), name, kind, what))
+        let guard = Guard::new(kind, self.0.standings.of(name));
+        Ok(RedbMap::new(Arc::clone(&self.0), name, guard, what))
     }
 
     async fn clear(&self, name: &str) -> Result<(), MapError> {
@@ -162,6 +193,8 @@ impl MapStore for RedbMaps {
             txn.delete_table(values(&map::table(&state)))?;
             Ok(txn.commit()?)
         });
-        cleared.await
+        cleared.await?;
+        self.0.standings.cleared(name);
+        Ok(())
     }
 }

@@ -4,14 +4,19 @@
 //!
 //! - `trident:{NAME}`, a hash: a field per key of the state, whose value is JSON: `value`, `[txid,value]` or
 //!   `[txid,value,previous]`.
-//! - `trident:{NAME}:meta`, a hash: `layout` (`1`), `kind` (`opaque`, `transactional` or `non-transactional`) and `txid`,
-//!   the highest transaction that wrote, in decimal digits; it is missing before the first one.
+//! - `trident:{NAME}:meta`, a hash: `layout` (`1`), `kind` (`opaque`, `transactional` or `non-transactional`), `txid`,
+//!   the highest transaction that wrote, and `writes`, how many puts there were, in decimal digits; these two are missing
+//!   before the first put.
 //!
 //! A put is one call of a script, which Redis runs alone and writes to its append-only file as one transaction. Whether
 //! it is durable when it is answered is up to the server: `appendonly yes` and `appendfsync always`.
+//!
+//! `writes` shows that a server has lost the end of what it had acknowledged. The txid alone does not: several tasks
+//! write in a transaction, and the first one's write may be there when the last one's is lost.
 
 mod address;
 mod connection;
+mod examine;
 mod map;
 mod script;
 mod trouble;
@@ -22,13 +27,22 @@ use async_trait::async_trait;
 use stratus_trident::StateKind;
 
 use self::{address::Address, connection::Connection};
-use crate::{MapError, MapStore, Stored, guard};
+use crate::{
+    MapError, MapStore, Stored,
+    guard::{self, Guard},
+    standing::Standings,
+};
 
 pub use map::RedisMap;
 
 /// States in a standalone Redis server. Clones are handles on the same server.
 #[derive(Clone)]
-pub struct RedisMaps(Arc<Address>);
+pub struct RedisMaps(Arc<Server>);
+
+struct Server {
+    address: Arc<Address>,
+    standings: Standings,
+}
 
 impl RedisMaps {
     /// States in the server at `redis://[[user]:password@]host[:port][/db][?timeout_ms=5000]`. The time-out is how long
@@ -36,27 +50,24 @@ impl RedisMaps {
     ///
     /// # Errors
     ///
-    /// The address cannot be used, or the server does not answer.
+    /// The address cannot be used, the server does not answer, or it may evict keys.
     pub async fn open(url: &str) -> Result<Self, MapError> {
-        let maps = Self(Arc::new(Address::of(url)?));
-        let mut connection = Connection::to(&maps.0);
-        let info: String = connection
-            .run(redis::cmd("INFO").arg("persistence"))
+        let address = Arc::new(Address::of(url)?);
+        let what = format!("Redis {}", address.server);
+        let info: String = Connection::to(&address)
+            .run(&redis::cmd("INFO"))
             .await
-            .map_err(|error| trouble::told(&format!("Redis {}: opening", maps.0.server), &error))?;
-        if info.lines().any(|line| line.trim_end() == "aof_enabled:0") {
-            tracing::warn!(
-                "Redis {}: without an append-only file a restart of the server loses what states have written, and counts with it: set appendonly yes and appendfsync always",
-                maps.0.server
-            );
+            .map_err(|error| trouble::told(&format!("{what}: opening"), &error))?;
+        for warning in examine::warnings(&what, &info)? {
+            tracing::warn!("{what}: {warning}");
         }
-        Ok(maps)
+        Ok(Self(Arc::new(Server { address, standings: Standings::default() })))
     }
 }
 
 impl fmt::Debug for RedisMaps {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("RedisMaps").field(&self.0.server).finish()
+        f.debug_tuple("RedisMaps").field(&self.0.address.server).finish()
     }
 }
 
@@ -71,6 +82,14 @@ impl Keys {
     fn of(name: &str) -> Self {
         Self { values: format!("trident:{{{name}}}"), meta: format!("trident:{{{name}}}:meta") }
     }
+
+    /// Transactions have written, and there is nothing of it.
+    fn values_are_gone(&self) -> String {
+        format!(
+            "{} says that transactions have written, and {} is gone, deleted or evicted: restore it, or clear the state and the spout's ledger and count again (and see that maxmemory-policy is noeviction)",
+            self.meta, self.values
+        )
+    }
 }
 
 #[async_trait]
@@ -78,15 +97,18 @@ impl MapStore for RedisMaps {
     type Map<T: Stored> = RedisMap<T>;
 
     async fn map<T: Stored>(&self, kind: StateKind, name: &str) -> Result<RedisMap<T>, MapError> {
-        let what = format!("Redis {}: state {name:?}", self.0.server);
-        let (keys, mut connection) = (Keys::of(name), Connection::to(&self.0));
+        let what = format!("Redis {}: state {name:?}", self.0.address.server);
+        let (keys, mut connection) = (Keys::of(name), Connection::to(&self.0.address));
         let answer: Vec<String> = connection
             .call(&script::CLAIM, &keys, &[guard::name(kind)])
             .await
             .map_err(|error| trouble::told(&what, &error))?;
         let damaged = |cause: String| Err(MapError::Damaged { what: what.clone(), cause });
         match answer.iter().map(String::as_str).collect::<Vec<_>>()[..] {
-            ["held", held] if held == guard::name(kind) => Ok(RedisMap::new(connection, keys, kind, what)),
+            ["held", held] if held == guard::name(kind) => {
+                let guard = Guard::new(kind, self.0.standings.of(name));
+                Ok(RedisMap::new(connection, keys, guard, what))
+            }
             ["held", held] => {
                 let (held, asked) = (held.to_owned(), guard::name(kind).to_owned());
                 Err(MapError::OtherKind { what, held, asked })
@@ -98,10 +120,7 @@ impl MapStore for RedisMaps {
                 "{} holds values, and {} is gone: restore it, or delete both with the spout's ledger and count again",
                 keys.values, keys.meta
             )),
-            ["meta"] => damaged(format!(
-                "{} says that transactions have written, and {} is gone: restore it, or delete both with the spout's ledger and count again",
-                keys.meta, keys.values
-            )),
+            ["meta"] => damaged(keys.values_are_gone()),
             ["layout", found] => damaged(format!("{} has layout {found}, this version knows 1", keys.meta)),
             _ => damaged(format!("an answer that is not known: {answer:?}")),
         }
@@ -110,8 +129,10 @@ impl MapStore for RedisMaps {
     async fn clear(&self, name: &str) -> Result<(), MapError> {
         let keys = Keys::of(name);
         let removed: Result<u64, _> =
-            Connection::to(&self.0).run(redis::cmd("UNLINK").arg(&keys.values).arg(&keys.meta)).await;
-        let what = format!("Redis {}: clearing the state {name:?}", self.0.server);
-        removed.map(drop).map_err(|error| trouble::told(&what, &error))
+            Connection::to(&self.0.address).run(redis::cmd("UNLINK").arg(&keys.values).arg(&keys.meta)).await;
+        let what = format!("Redis {}: clearing the state {name:?}", self.0.address.server);
+        removed.map_err(|error| trouble::told(&what, &error))?;
+        self.0.standings.cleared(name);
+        Ok(())
     }
 }

@@ -33,8 +33,8 @@ pub struct RedbMap<T> {
 }
 
 impl<T> RedbMap<T> {
-    pub(super) fn new(file: Arc<File>, name: &str, kind: StateKind, what: String) -> Self {
-        Self { file, name: name.into(), guard: Guard::new(kind), what, value: PhantomData }
+    pub(super) fn new(file: Arc<File>, name: &str, guard: Guard, what: String) -> Self {
+        Self { file, name: name.into(), guard, what, value: PhantomData }
     }
 }
 
@@ -60,13 +60,14 @@ impl<T> fmt::Debug for RedbMap<T> {
 #[async_trait]
 impl<T: Stored> BackingMap<T> for RedbMap<T> {
     async fn begin_commit(&mut self, txid: Option<u64>) -> Result<(), TaskError> {
+        self.guard.end(&self.what)?;
         let mut found = 0;
         if self.guard.guards(txid).is_some() {
             let what = format!("{}: beginning a transaction", self.what);
             let (file, name, kind) = (Arc::clone(&self.file), Arc::clone(&self.name), self.guard.kind);
             let told = what.clone();
             let look = move || seen(&file.db.begin_read()?.open_table(STATES)?, &name, kind, &told);
-            found = blocking(&what, look).await?;
+            found = blocking(&what, look).await.map_err(|error| self.guard.told(error))?;
         }
         Ok(self.guard.begin(&self.what, txid, found)?)
     }
@@ -93,6 +94,7 @@ impl<T: Stored> BackingMap<T> for RedbMap<T> {
         if entries.is_empty() {
             return Ok(());
         }
+        self.guard.standing.check(&self.what)?;
         let what = format!("{}: writing {} keys", self.what, entries.len());
         let entries = entries.into_iter().map(|(key, value)| Ok((key, serde_json::to_vec(&value)?)));
         let entries: Vec<(String, Vec<u8>)> = entries.collect::<Result<_, TaskError>>()?;
@@ -115,8 +117,6 @@ impl<T: Stored> BackingMap<T> for RedbMap<T> {
             // Immediate: on disk when it returns.
             Ok(txn.commit()?)
         };
-        blocking(&what, write).await?;
-        self.guard.taken(txid);
-        Ok(())
+        Ok(blocking(&what, write).await.map_err(|error| self.guard.told(error))?)
     }
 }

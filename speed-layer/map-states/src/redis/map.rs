@@ -4,12 +4,13 @@ use std::{fmt, marker::PhantomData};
 
 use async_trait::async_trait;
 use stratus_topology::TaskError;
-use stratus_trident::{BackingMap, StateKind};
+use stratus_trident::BackingMap;
 
 use super::{Keys, connection::Connection, script, trouble};
 use crate::{
     MapError, Stored,
     guard::{self, Guard},
+    standing::Refusal,
 };
 
 /// Keys that are read by one command, which the server runs alone.
@@ -29,20 +30,24 @@ pub struct RedisMap<T> {
 }
 
 impl<T> RedisMap<T> {
-    pub(super) fn new(connection: Connection, keys: Keys, kind: StateKind, what: String) -> Self {
-        Self { connection, keys, guard: Guard::new(kind), what, value: PhantomData }
+    pub(super) fn new(connection: Connection, keys: Keys, guard: Guard, what: String) -> Self {
+        Self { connection, keys, guard, what, value: PhantomData }
     }
 
-    async fn seen(&mut self) -> Result<u64, MapError> {
+    /// The highest transaction that wrote, and how many writes there were.
+    async fn seen(&mut self) -> Result<(Option<u64>, u64), MapError> {
         let told = |error| trouble::told(&format!("{}: beginning a transaction", self.what), &error);
-        let command = redis::cmd("HMGET").arg(&self.keys.meta).arg("kind").arg("txid").take();
-        let (kind, txid): (Option<String>, Option<String>) =
+        let command = redis::cmd("HMGET").arg(&self.keys.meta).arg(&["kind", "txid", "writes"]).take();
+        let (kind, txid, writes): (Option<String>, Option<String>, Option<String>) =
             self.connection.run(&command).await.map_err(told)?;
         if kind.as_deref() != Some(guard::name(self.guard.kind)) {
-            return Err(MapError::Cleared { what: self.what.clone() });
+            return Err(self.guard.standing.refuse(&self.what, Refusal::Cleared));
         }
-        let Some(txid) = txid else { return Ok(0) };
-        txid.parse().map_err(|_| self.damaged(&format!("the txid in {} is {txid:?}", self.keys.meta)))
+        let number = |field: &str, found: Option<String>| {
+            let number = found.as_deref().map(str::parse).transpose();
+            number.map_err(|_| self.damaged(&format!("the {field} in {} is {found:?}", self.keys.meta)))
+        };
+        Ok((number("txid", txid)?, number("writes", writes)?.unwrap_or(0)))
     }
 
     fn damaged(&self, cause: &str) -> MapError {
@@ -51,24 +56,51 @@ impl<T> RedisMap<T> {
         MapError::Damaged { what: self.what.clone(), cause }
     }
 
+    /// The values are gone, all of them, and what they were is not known.
+    fn lost(&self) -> MapError {
+        MapError::Damaged { what: self.what.clone(), cause: self.keys.values_are_gone() }
+    }
+
+    /// None of the keys that were asked for has a value. That is so for new keys, and when the server has evicted all
+    /// values or somebody has deleted them: then there is still a txid. It is asked for first, since the values were
+    /// there as soon as it was.
+    async fn are_not_lost(&mut self) -> Result<(), MapError> {
+        if !self.guard.keeps_txids() || self.seen().await?.0.is_none() {
+            return Ok(());
+        }
+        let told = |error| trouble::told(&format!("{}: looking for its values", self.what), &error);
+        let command = redis::cmd("EXISTS").arg(&self.keys.values).take();
+        let there: bool = self.connection.run(&command).await.map_err(told)?;
+        if there { Ok(()) } else { Err(self.lost()) }
+    }
+
     async fn put(&mut self, pairs: &[String]) -> Result<(), MapError> {
-        let txid = self.guard.under_way();
-        let text = txid.to_string();
-        let mut args = vec![guard::name(self.guard.kind), text.as_str()];
-        args.extend(pairs.iter().map(String::as_str));
+        self.guard.standing.check(&self.what)?;
+        let (txid, floor) = (self.guard.under_way(), self.guard.standing.floor());
+        let texts = [txid.to_string(), floor.to_string()];
+        let mut args = vec![guard::name(self.guard.kind)];
+        args.extend(texts.iter().chain(pairs).map(String::as_str));
         let answer: Vec<String> =
             self.connection.call(&script::PUT, &self.keys, &args).await.map_err(|error| {
                 trouble::told(&format!("{}: writing {} keys", self.what, pairs.len() / 2), &error)
             })?;
+        let number = |text: &str| {
+            text.parse().map_err(|_| self.damaged(&format!("{} counts {text:?}", self.keys.meta)))
+        };
+        let standing = &self.guard.standing;
         match answer.iter().map(String::as_str).collect::<Vec<_>>()[..] {
-            ["put"] => {
-                self.guard.taken(txid);
+            ["put", writes] => {
+                standing.taken(number(writes)?);
                 Ok(())
             }
-            ["cleared"] => Err(MapError::Cleared { what: self.what.clone() }),
+            ["cleared"] => Err(standing.refuse(&self.what, Refusal::Cleared)),
+            ["lost"] => Err(self.lost()),
+            ["back", found] => {
+                let refusal = Refusal::WentBack { acknowledged: floor, found: number(found)? };
+                Err(standing.refuse(&self.what, refusal))
+            }
             ["behind", seen] => {
-                let seen = seen.parse().map_err(|_| self.damaged(&format!("its txid is {seen:?}")))?;
-                Err(MapError::Behind { what: self.what.clone(), seen, asked: txid })
+                Err(MapError::Behind { what: self.what.clone(), seen: number(seen)?, asked: txid })
             }
             _ => Err(self.damaged(&format!("the script answers {answer:?}"))),
         }
@@ -84,7 +116,17 @@ impl<T> fmt::Debug for RedisMap<T> {
 #[async_trait]
 impl<T: Stored> BackingMap<T> for RedisMap<T> {
     async fn begin_commit(&mut self, txid: Option<u64>) -> Result<(), TaskError> {
-        let seen = if self.guard.guards(txid).is_some() { self.seen().await? } else { 0 };
+        self.guard.end(&self.what)?;
+        let mut seen = 0;
+        if self.guard.guards(txid).is_some() {
+            let floor = self.guard.standing.floor();
+            let (txid, writes) = self.seen().await?;
+            if writes < floor {
+                let refusal = Refusal::WentBack { acknowledged: floor, found: writes };
+                return Err(self.guard.standing.refuse(&self.what, refusal).into());
+            }
+            seen = txid.unwrap_or(0);
+        }
         Ok(self.guard.begin(&self.what, txid, seen)?)
     }
 
@@ -97,6 +139,9 @@ impl<T: Stored> BackingMap<T> for RedisMap<T> {
             if found.len() != keys.len() {
                 let cause = format!("{} keys were asked for and {} answered", keys.len(), found.len());
                 return Err(self.damaged(&cause).into());
+            }
+            if found.iter().all(Option::is_none) {
+                self.are_not_lost().await?;
             }
             for (key, value) in keys.iter().zip(found) {
                 let value = value.map(|value| serde_json::from_slice(&value)).transpose();

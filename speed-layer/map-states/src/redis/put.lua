@@ -1,19 +1,34 @@
 -- Arguments per call: Lua's unpack fails at about 8,000. Even, for a key and its value stay together.
 local CHUNK = 2000
+-- Kind, txid, floor; keys and values follow.
+local FIRST = 4
 
-local held = redis.call('HMGET', KEYS[1], 'kind', 'txid')
+local held = redis.call('HMGET', KEYS[1], 'kind', 'txid', 'writes')
 if held[1] ~= ARGV[1] then
   return {'cleared'}
 end
+-- A txid is written together with values, and no value is ever taken away. A server evicts and expires whole keys, so
+-- that there is no need to look at single fields.
+if held[2] and redis.call('EXISTS', KEYS[2]) == 0 then
+  return {'lost'}
+end
 local seen, txid = held[2] or '0', ARGV[2]
-if txid ~= '0' and (#txid < #seen or (#txid == #seen and txid < seen)) then
+local function less(one, two)
+  return #one < #two or (#one == #two and one < two)
+end
+if less(held[3] or '0', ARGV[3]) then
+  return {'back', held[3] or '0'}
+end
+if txid ~= '0' and less(txid, seen) then
   return {'behind', seen}
 end
 -- The values first: a key of another type is an error of its first command, when nothing has been written.
-for first = 3, #ARGV, CHUNK do
+for first = FIRST, #ARGV, CHUNK do
   redis.call('HSET', KEYS[2], unpack(ARGV, first, math.min(first + CHUNK - 1, #ARGV)))
 end
-if txid ~= '0' and #ARGV > 2 then
+local writes = held[3] or '0'
+if txid ~= '0' and #ARGV >= FIRST then
   redis.call('HSET', KEYS[1], 'txid', txid)
+  writes = redis.call('HINCRBY', KEYS[1], 'writes', 1)
 end
-return {'put'}
+return {'put', string.format('%.0f', writes)}

@@ -1,5 +1,5 @@
 //! What runs inside the server. Each is atomic by itself, and all checks come before the first write, because what a
-//! script has written stays when it fails. Txids are compared as text, so that no digit is lost in Lua's doubles.
+//! script has written stays when it fails. Numbers are compared as text, so that no digit is lost in Lua's doubles.
 
 use std::sync::LazyLock;
 
@@ -20,6 +20,7 @@ impl Code {
 /// Begins a state, or says of what kind it is. KEYS: meta, values. ARGV: kind.
 pub(super) static CLAIM: LazyLock<Code> = LazyLock::new(|| Code::of(include_str!("claim.lua")));
 
-/// Puts values. KEYS: meta, values. ARGV: kind, txid (`0` if it is not guarded), then key and value in turn. Answers
-/// `put`, `cleared` or `behind` with the highest txid.
+/// Puts values. KEYS: meta, values. ARGV: kind, txid (`0` if it is not guarded), how many writes there must be at least,
+/// then key and value in turn. Answers `put` with how many writes there are now, `cleared`, `lost`, `back` with how many
+/// there are, or `behind` with the highest txid.
 pub(super) static PUT: LazyLock<Code> = LazyLock::new(|| Code::of(include_str!("put.lua")));

@@ -1,4 +1,4 @@
-//! What the server says, as a caller is told. The server does not repeat passwords.
+//! What the server says, as a caller is told. The server does not repeat passwords; it may name the user.
 
 use redis::{ErrorKind, RedisError};
 
@@ -15,7 +15,7 @@ fn advice(code: &str) -> Option<&'static str> {
         "OOM" => "the server has reached its maxmemory; give it more",
         "READONLY" => "the server is a replica; the address must lead to the master",
         "NOPERM" => {
-            "the user lacks a right: states need HMGET, EVALSHA, SCRIPT LOAD, TYPE, EXISTS, HSET and INFO"
+            "the user lacks a right: states need HMGET, EVALSHA, SCRIPT LOAD, TYPE, EXISTS, HSET, HINCRBY and INFO, and UNLINK to be cleared"
         }
         "WRONGPASS" | "NOAUTH" => LOG_IN,
         "LOADING" => "the server is reading its data; wait until it has",

@@ -6,6 +6,7 @@ mod chaos;
 mod conformance;
 mod guard;
 mod log;
+mod losses;
 mod redb;
 mod redis;
 mod snapshots;

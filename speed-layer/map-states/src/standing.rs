@@ -1,0 +1,121 @@
+//! What a process knows of a state, whoever in it works on the state.
+//!
+//! A loss may be seen by any task and concerns all of them: what one task's write was acknowledged with, another one
+//! must find. Were the tasks to know only of their own writes, a task whose write was lost would be refused, another
+//! one would go on with the next transaction, and the store would then look to the first as if nothing were missing.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use crate::MapError;
+
+/// What the handles of a process share about one state.
+#[derive(Debug, Default)]
+pub(crate) struct Standing(Mutex<Known>);
+
+#[derive(Debug, Default)]
+struct Known {
+    /// The highest count of writes that the store has acknowledged.
+    acknowledged: u64,
+    /// Why nothing more is written. It stays: later writes of others must not make it look right again.
+    refused: Option<Refusal>,
+}
+
+/// Why a state takes nothing more from this process.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Refusal {
+    /// The store holds fewer writes than it acknowledged.
+    WentBack { acknowledged: u64, found: u64 },
+    /// It was cleared while handles were open.
+    Cleared,
+}
+
+impl Refusal {
+    fn told(self, what: &str) -> MapError {
+        let what = what.to_owned();
+        match self {
+            Self::WentBack { acknowledged, found } => MapError::WentBack { what, acknowledged, found },
+            Self::Cleared => MapError::Cleared { what },
+        }
+    }
+}
+
+impl Standing {
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How many writes the store must hold at least. It is to be taken before the store is asked: meanwhile another
+    /// task's write may be acknowledged that the answer did not yet know of.
+    pub(crate) fn floor(&self) -> u64 {
+        self.known().acknowledged
+    }
+
+    /// The store has acknowledged a write, and holds so many since.
+    pub(crate) fn taken(&self, writes: u64) {
+        let mut known = self.known();
+        known.acknowledged = known.acknowledged.max(writes);
+    }
+
+    /// Refuses whatever comes from here on; answers with the error. The first reason stays.
+    pub(crate) fn refuse(&self, what: &str, refusal: Refusal) -> MapError {
+        self.known().refused.get_or_insert(refusal).told(what)
+    }
+
+    /// An error if the state was refused.
+    pub(crate) fn check(&self, what: &str) -> Result<(), MapError> {
+        self.known().refused.map_or(Ok(()), |refusal| Err(refusal.told(what)))
+    }
+}
+
+/// The standing of each state of a store.
+#[derive(Debug, Default)]
+pub(crate) struct Standings(Mutex<HashMap<String, Arc<Standing>>>);
+
+impl Standings {
+    fn all(&self) -> MutexGuard<'_, HashMap<String, Arc<Standing>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The standing of the state of this name.
+    pub(crate) fn of(&self, name: &str) -> Arc<Standing> {
+        Arc::clone(self.all().entry(name.to_owned()).or_default())
+    }
+
+    /// The state was cleared: handles that are open are of the old one, and so are their caches. New ones begin anew.
+    pub(crate) fn cleared(&self, name: &str) {
+        if let Some(old) = self.all().remove(name) {
+            old.known().refused = Some(Refusal::Cleared);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_stays_until_the_state_is_cleared() {
+        let standings = Standings::default();
+        let (one, two) = (standings.of("s"), standings.of("s"));
+        one.taken(7);
+        one.taken(6);
+        assert_eq!(two.floor(), 7);
+        one.check("s").unwrap();
+        let refusal = Refusal::WentBack { acknowledged: two.floor(), found: 6 };
+        assert!(matches!(two.refuse("s", refusal), MapError::WentBack { acknowledged: 7, found: 6, .. }));
+        one.taken(8);
+        // The first reason is the one that is told.
+        let error = one.refuse("s", Refusal::Cleared);
+        assert!(matches!(error, MapError::WentBack { acknowledged: 7, found: 6, .. }), "{error}");
+        one.check("s").unwrap_err();
+        standings.of("other").check("other").unwrap();
+        standings.cleared("s");
+        assert!(matches!(one.check("s"), Err(MapError::Cleared { .. })));
+        let anew = standings.of("s");
+        anew.check("s").unwrap();
+        assert_eq!(anew.floor(), 0);
+    }
+}
