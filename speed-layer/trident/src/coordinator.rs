@@ -123,15 +123,12 @@ impl MasterCoordinator {
         out: &mut SpoutOutputCollector,
     ) -> Result<(), TaskError> {
         let mut spouts = self.metadata.get(&attempt.txid).cloned().unwrap_or_default();
-        // The others had written a batch down when everything ended, and this spout had not: nothing of it was emitted,
-        // so the spout may still have its part in it.
+        // Others had written the batch down when everything ended, and these had not: it was to begin at that moment, or
+        // they were no part of the group then. What of it has reached a state nobody knows now, so nothing is added.
         for (name, coordinator) in &mut self.coordinators {
             if !spouts.iter().any(|(known, _)| known == name) {
-                let metadata = coordinator.next(attempt.txid).await?;
-                if metadata.is_none() {
-                    coordinator.nothing(attempt.txid).await?;
-                }
-                spouts.push((name.clone(), metadata.unwrap_or_default()));
+                coordinator.nothing(attempt.txid).await?;
+                spouts.push((name.clone(), String::new()));
             }
         }
         self.metadata.insert(attempt.txid, spouts.clone());

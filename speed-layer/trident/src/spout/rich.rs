@@ -206,13 +206,14 @@ impl Emitter for RichEmitter {
             None => self.spout.open(&self.context).await?,
         };
         let (answer, answered) = oneshot::channel();
-        let taken = orders.send(Order::Emit(attempt.txid, answer));
+        // What was not taken is let go here, and with it the answer.
+        drop(orders.send(Order::Emit(attempt.txid, answer)));
         match answered.await {
-            Ok(rows) if taken.is_ok() => {
+            Ok(rows) => {
                 self.orders = Some(orders);
                 Ok(rows)
             }
-            _ => Err("the spout has panicked: a new one begins".into()),
+            Err(_) => Err("the spout has panicked: a new one begins".into()),
         }
     }
 }

@@ -65,6 +65,11 @@ impl Faults {
     pub(crate) fn are_over(&self) -> bool {
         self.left.load(SeqCst) <= 0
     }
+
+    /// Nothing goes wrong any more.
+    pub(crate) fn end(&self) {
+        self.left.store(0, SeqCst);
+    }
 }
 
 /// A map whose store fails before, after or in the midst of an effect, or takes the task with it.

@@ -4,7 +4,6 @@ use std::{sync::Arc, time::Duration};
 
 use stratus_seam::{
     ids::SourceId,
-    log::Log,
     store::{LedgerStore, StateStore},
 };
 use stratus_state::memory::MemoryStore;

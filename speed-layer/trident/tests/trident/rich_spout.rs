@@ -15,7 +15,7 @@ use stratus_topology::{
     DEFAULT_STREAM, FailReason, MessageId, MessageIds, Next, OutputFieldsDeclarer, Spout,
     SpoutOutputCollector, TaskContext, TaskError, testing::FixedSpout,
 };
-use stratus_trident::{RichSpout, SpoutKind, TridentSpout};
+use stratus_trident::{Pace, RichSpout, SpoutKind, TridentSpout};
 
 use crate::{
     counting::{Counts, count, kill, start, topology, until, words},
@@ -68,7 +68,8 @@ async fn a_non_transactional_spout_and_an_opaque_state_are_seen_to_be_wrong() {
     let (fixed, counts) = (lines(&["x", "y"]), Counts::default());
     counts.hide();
     let spouts = fixed.clone();
-    let topology = topology();
+    // One batch at a time: `x` fails while `y` waits for the next one.
+    let topology = topology().pace(Pace { max_pending: 1, interval: Duration::from_millis(1) });
     count(&topology.new_stream("lines", RichSpout::new(move || spouts.clone()).max_batch_size(1)), &counts);
     let plan = topology.build().unwrap();
     assert_eq!(
@@ -119,7 +120,7 @@ impl Spout for Unruly {
         let many = |count: u64| {
             let first = self.next.fetch_add(count, SeqCst);
             let mut log = self.log.lock().unwrap();
-            (first..first + count).for_each(|id| drop(log.insert(id, "open")));
+            log.extend((first..first + count).map(|id| (id, "open")));
             first
         };
         match self.calls % 8 {
