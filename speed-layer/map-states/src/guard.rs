@@ -98,7 +98,7 @@ mod tests {
     fn what_one_handle_was_refused_all_are() {
         let standing = Arc::<Standing>::default();
         let mut one = Guard::new(StateKind::Transactional, Arc::clone(&standing));
-        let mut two = Guard::new(StateKind::Transactional, standing);
+        let two = Guard::new(StateKind::Transactional, standing);
         one.begin("s", Some(8), 7).unwrap();
         let error = two.told(MapError::Cleared { what: "s".to_owned() });
         assert!(matches!(error, MapError::Cleared { .. }), "{error}");
