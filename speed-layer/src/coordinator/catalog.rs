@@ -47,7 +47,7 @@ impl ViewCoordinator {
     /// A batch that failed is tried again, unless it feeds what was dropped meanwhile: then the hold is let go, and
     /// the next one processes the entry without it. While batches fail nothing else asks the catalog.
     pub(super) async fn still_wanted(&mut self, txid: TxId) -> Result<(), SpeedError> {
-        if !self.held.as_ref().is_some_and(|held| held.followed.elapsed() >= IDLE) {
+        if self.held.as_ref().is_none_or(|held| held.followed.elapsed() < IDLE) {
             return Ok(());
         }
         let Some(catalog) = self.look_at_catalog().await? else {
