@@ -198,3 +198,41 @@ async fn more_calls_than_may_wait_are_refused_at_once() {
     // They have left, and there is room again.
     assert!(matches!(server.execute("f", "d").await, Err(DrpcError::TimedOut { .. })));
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn calls_that_update_a_state_belong_to_no_transaction() {
+    let maps = MemoryMaps::<i64>::new();
+    // A stream has written to the state as transaction 3.
+    let (spout, topology) = (FeederBatchSpout::new(text("args")), TridentTopology::new());
+    let counts = |topology: &TridentTopology| {
+        let stream = topology.new_stream("fed", spout.clone()).group_by(&["args"]);
+        stream.persistent_aggregate(maps.clone(), &[], Count, "count")
+    };
+    counts(&topology);
+    let fed = async {
+        for word in ["a", "b", "a"] {
+            spout.feed_and_wait(batch("args", &[word])).await;
+        }
+    };
+    run(&topology, fed).await;
+    // The numbers of calls begin anew with each topology.
+    for life in 1..=3 {
+        let (server, topology) = (DrpcServer::new(Duration::from_secs(5)), TridentTopology::new());
+        let calls = topology.new_drpc_stream("count", &server).group_by(&["args"]);
+        let kept = calls.persistent_aggregate(maps.clone(), &[], Count, "count");
+        kept.new_values_stream().unwrap().returns("count", &server);
+        let test = async {
+            for word in ["a", "b"] {
+                server.execute("count", word).await.unwrap();
+            }
+            assert_eq!(server.execute("count", "a").await.unwrap(), format!("[[\"a\",{}]]", 2 + 2 * life));
+        };
+        run(&topology, test).await;
+    }
+    // The stream goes on from there.
+    let topology = TridentTopology::new();
+    counts(&topology);
+    run(&topology, spout.feed_and_wait(batch("args", &["a", "b"]))).await;
+    let values: Vec<i64> = maps.values().into_values().collect();
+    assert_eq!(values, [2 + 6 + 1, 1 + 3 + 1]);
+}
