@@ -1,12 +1,15 @@
 //! Remote calls, with Storm's TridentIntegrationTest by value.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use arrow::datatypes::DataType;
-use stratus_topology::{LocalCluster, fields};
+use stratus_topology::{LocalCluster, TaskError, fields};
 use stratus_trident::{
-    Count, DrpcError, DrpcServer, FeederBatchSpout, MemoryMaps, Sum, TridentCollector, TridentTopology,
-    TridentTuple,
+    Aggregator, Count, DrpcError, DrpcServer, FeederBatchSpout, MemoryMaps, Sum, TransactionAttempt,
+    TridentCollector, TridentTopology, TridentTuple,
 };
 
 use crate::{
@@ -235,4 +238,47 @@ async fn calls_that_update_a_state_belong_to_no_transaction() {
     run(&topology, spout.feed_and_wait(batch("args", &["a", "b"]))).await;
     let values: Vec<i64> = maps.values().into_values().collect();
     assert_eq!(values, [2 + 6 + 1, 1 + 3 + 1]);
+}
+
+/// An aggregation that never gets beyond the first tuple; what it keeps of a batch can be counted.
+#[derive(Clone)]
+struct Fails(Arc<()>);
+
+impl Aggregator for Fails {
+    type State = Arc<()>;
+
+    fn init(&mut self, _batch: TransactionAttempt) -> Arc<()> {
+        Arc::clone(&self.0)
+    }
+
+    fn aggregate(
+        &mut self,
+        _state: &mut Arc<()>,
+        _tuple: TridentTuple<'_>,
+        _out: &mut TridentCollector,
+    ) -> Result<(), TaskError> {
+        Err("I do not like this".into())
+    }
+
+    fn complete(&mut self, _state: Arc<()>, _out: &mut TridentCollector) -> Result<(), TaskError> {
+        Ok(())
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_kept_of_calls_that_failed() {
+    let (server, topology) = (DrpcServer::new(Duration::from_secs(5)), TridentTopology::new());
+    let kept = Arc::new(());
+    let stream = topology.new_drpc_stream("f", &server).shuffle();
+    stream.partition_aggregate(&["args"], Fails(Arc::clone(&kept)), text("never")).returns("f", &server);
+    let test = async {
+        assert!(server.execute("f", "x").await.is_err());
+        let at_first = Arc::strong_count(&kept);
+        for _ in 0..100 {
+            assert!(server.execute("f", "x").await.is_err());
+        }
+        let in_the_end = Arc::strong_count(&kept);
+        assert!(in_the_end <= at_first + 1, "{at_first} at first, {in_the_end} after 100 calls");
+    };
+    run(&topology, test).await;
 }
