@@ -1,80 +1,39 @@
 //! Remote calls: a call is a batch that runs through a topology, reads its states, and is answered.
 
+mod calls;
+mod error;
+mod spout;
+
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::BTreeMap,
     fmt,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
-use arrow::{
-    array::{RecordBatch, StringArray},
-    datatypes::{DataType, SchemaRef},
-};
-use async_trait::async_trait;
-use stratus_topology::{TaskContext, TaskError, fields};
-use thiserror::Error;
 use tokio::sync::oneshot;
 
-use crate::{
-    batch::TransactionAttempt,
-    coordinator::Pace,
-    spout::{BatchCoordinator, Emitter, Recovery, SpoutKind, TridentSpout},
-};
+use self::calls::{Answer, Calls, Limits, Refusal};
+use crate::batch::TransactionAttempt;
 
-/// Why a call has no answer.
-#[derive(Clone, Debug, Error, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum DrpcError {
-    /// No topology answers calls of this function.
-    #[error("no function `{function}` is known; there are: {known}")]
-    Unknown {
-        /// The function that was called.
-        function: String,
-        /// The functions that there are.
-        known: String,
-    },
-    /// The batch of the call failed. Calls are not tried again.
-    #[error("function `{function}` failed: {why}")]
-    Failed {
-        /// The function.
-        function: String,
-        /// What went wrong.
-        why: String,
-    },
-    /// The topology that was to answer has ended, or began anew.
-    #[error("the topology that answers function `{function}` has ended")]
-    Ended {
-        /// The function.
-        function: String,
-    },
-    /// No answer came in time.
-    #[error("function `{function}` did not answer within {after:?}")]
-    TimedOut {
-        /// The function.
-        function: String,
-        /// The time-out.
-        after: Duration,
-    },
-}
+pub use error::DrpcError;
+pub(crate) use spout::DrpcSpout;
 
-type Answer = Result<String, String>;
-
-/// So many calls may wait before those whose callers have gone are looked for.
-const MOST_WAITING: usize = 1_024;
-
-/// The calls of one function.
-#[derive(Default)]
-struct Calls {
-    waiting: VecDeque<(String, oneshot::Sender<Answer>)>,
-    open: HashMap<u64, oneshot::Sender<Answer>>,
-}
+/// So many calls a function may have under way, unless it is told otherwise.
+const MOST_CALLS: usize = 1_024;
+/// So many bytes their arguments may have together.
+const MOST_BYTES: usize = 64 << 20;
 
 /// Takes calls in this process. Clones share them.
+///
+/// A call waits until the function's topology takes it up: also before the topology has begun, while it rests, and while
+/// its coordinator begins anew after a panic. When the topology has ended, and no other one answers the function, its
+/// calls end at once. So do those of callers who stop waiting.
 #[derive(Clone)]
 pub struct DrpcServer {
-    functions: Arc<Mutex<HashMap<String, Calls>>>,
+    functions: Arc<Mutex<BTreeMap<String, Calls>>>,
     timeout: Duration,
+    limits: Limits,
 }
 
 impl Default for DrpcServer {
@@ -90,9 +49,19 @@ impl fmt::Debug for DrpcServer {
 }
 
 impl DrpcServer {
-    /// A server whose calls wait for at most so long.
+    /// A server whose calls wait for at most so long. A function has at most 1,024 calls under way, with 64 MiB of
+    /// arguments.
     pub fn new(timeout: Duration) -> Self {
-        Self { functions: Arc::default(), timeout }
+        let limits = Limits { calls: MOST_CALLS, bytes: MOST_BYTES };
+        Self { functions: Arc::default(), timeout, limits }
+    }
+
+    /// Each function has at most so many calls under way, whose arguments have at most so many bytes together. More
+    /// are refused at once. A call whose arguments alone have more bytes is taken when no other one has any.
+    #[must_use]
+    pub fn at_most(mut self, calls: usize, bytes: usize) -> Self {
+        self.limits = Limits { calls, bytes };
+        self
     }
 
     /// Calls a function: its stream begins with `arguments`, and the rows that it answers come back as a JSON array of
@@ -100,20 +69,11 @@ impl DrpcServer {
     ///
     /// # Errors
     ///
-    /// The function is unknown, failed, or did not answer in time.
+    /// The function is unknown, has too many calls under way, failed, has ended, or did not answer in time.
     pub async fn execute(&self, function: &str, arguments: &str) -> Result<String, DrpcError> {
         let name = || function.to_owned();
-        let (answer, answered) = oneshot::channel();
-        {
-            let mut functions = self.lock();
-            let known = functions.keys().cloned().collect::<Vec<_>>().join(", ");
-            let calls = functions.get_mut(function).ok_or(DrpcError::Unknown { function: name(), known })?;
-            if calls.waiting.len() >= MOST_WAITING {
-                // While no topology takes calls up, those that nobody waits for any more stay here.
-                calls.waiting.retain(|(_, answer)| !answer.is_closed());
-            }
-            calls.waiting.push_back((arguments.to_owned(), answer));
-        }
+        let (number, answered) = self.enter(function, arguments)?;
+        let _entered = Entered { server: self, function, number };
         match tokio::time::timeout(self.timeout, answered).await {
             Err(_) => Err(DrpcError::TimedOut { function: name(), after: self.timeout }),
             Ok(Ok(Ok(rows))) => Ok(rows),
@@ -122,115 +82,48 @@ impl DrpcServer {
         }
     }
 
+    fn enter(&self, function: &str, arguments: &str) -> Result<(u64, oneshot::Receiver<Answer>), DrpcError> {
+        let name = || function.to_owned();
+        let mut functions = self.lock();
+        let Some(calls) = functions.get_mut(function) else {
+            let known: Vec<&str> = functions.keys().map(String::as_str).collect();
+            return Err(DrpcError::Unknown { function: name(), known: known.join(", ") });
+        };
+        calls.enter(arguments, self.limits).map_err(|refusal| match refusal {
+            Refusal::Busy { calls, bytes } => DrpcError::Busy { function: name(), calls, bytes },
+            Refusal::Ended => DrpcError::Ended { function: name() },
+        })
+    }
+
+    /// The spout of a function's calls, for a topology that is to answer them.
     pub(crate) fn spout(&self, function: &str) -> DrpcSpout {
-        self.lock().entry(function.to_owned()).or_default();
+        self.lock().entry(function.to_owned()).or_default().declare();
         DrpcSpout { server: self.clone(), function: function.to_owned() }
     }
 
-    pub(crate) fn answer(&self, function: &str, txid: u64, answer: Answer) {
-        let open = self.lock().get_mut(function).and_then(|calls| calls.open.remove(&txid));
-        if let Some(open) = open {
-            // Whoever called may have stopped waiting.
-            let _ = open.send(answer);
-        }
+    /// Answers the call that was emitted as this attempt.
+    pub(crate) fn answer(&self, function: &str, attempt: TransactionAttempt, answer: Answer) {
+        self.with(function, |calls| calls.answer(attempt.attempt, answer));
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<String, Calls>> {
+    fn with<T>(&self, function: &str, work: impl FnOnce(&mut Calls) -> T) -> Option<T> {
+        self.lock().get_mut(function).map(work)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Calls>> {
         self.functions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// The calls of a function as batches.
-#[derive(Clone, Debug)]
-pub(crate) struct DrpcSpout {
-    server: DrpcServer,
-    function: String,
+/// A call under way. It leaves with whoever waits for it: answered, out of time, or gone.
+struct Entered<'a> {
+    server: &'a DrpcServer,
+    function: &'a str,
+    number: u64,
 }
 
-#[async_trait]
-impl TridentSpout for DrpcSpout {
-    fn schema(&self) -> SchemaRef {
-        fields([("args", DataType::Utf8)])
-    }
-
-    fn kind(&self) -> SpoutKind {
-        SpoutKind::NonTransactional
-    }
-
-    fn stands_alone(&self) -> bool {
-        // A call is a batch.
-        true
-    }
-
-    fn pace(&self) -> Option<Pace> {
-        // Calls do not wait for one another.
-        Some(Pace { max_pending: 64, interval: Duration::ZERO })
-    }
-
-    async fn coordinator(&self, _context: &TaskContext) -> Result<Box<dyn BatchCoordinator>, TaskError> {
-        Ok(Box::new(self.clone()))
-    }
-
-    async fn emitter(&self, context: &TaskContext) -> Result<Box<dyn Emitter>, TaskError> {
-        Ok(Box::new(Arguments { spout: self.clone(), is_first: context.task_index() == 0 }))
-    }
-}
-
-#[async_trait]
-impl BatchCoordinator for DrpcSpout {
-    async fn recover(&mut self) -> Result<Recovery, TaskError> {
-        // The numbers begin anew, so whatever was open can no longer be told from what comes.
-        if let Some(calls) = self.server.lock().get_mut(&self.function) {
-            calls.open.clear();
-        }
-        Ok(Recovery::default())
-    }
-
-    async fn next(&mut self, txid: u64) -> Result<Option<String>, TaskError> {
-        let mut functions = self.server.lock();
-        let Some(calls) = functions.get_mut(&self.function) else { return Ok(None) };
-        // Calls that nobody waits for any more need no answer.
-        while let Some((arguments, answer)) = calls.waiting.pop_front() {
-            if !answer.is_closed() {
-                calls.open.insert(txid, answer);
-                return Ok(Some(arguments));
-            }
-        }
-        Ok(None)
-    }
-
-    async fn committed(&mut self, txid: u64) -> Result<(), TaskError> {
-        self.server.answer(
-            &self.function,
-            txid,
-            Err("its stream answers nothing: end it with `returns`".to_owned()),
-        );
-        Ok(())
-    }
-
-    async fn give_up(&mut self, txid: u64, reason: &str) -> bool {
-        self.server.answer(&self.function, txid, Err(reason.to_owned()));
-        true
-    }
-}
-
-/// Emits a call's arguments.
-struct Arguments {
-    spout: DrpcSpout,
-    is_first: bool,
-}
-
-#[async_trait]
-impl Emitter for Arguments {
-    async fn emit(
-        &mut self,
-        _attempt: TransactionAttempt,
-        metadata: &str,
-    ) -> Result<Vec<RecordBatch>, TaskError> {
-        if !self.is_first {
-            return Ok(Vec::new());
-        }
-        let arguments = Arc::new(StringArray::from(vec![metadata]));
-        Ok(vec![RecordBatch::try_new(self.spout.schema(), vec![arguments])?])
+impl Drop for Entered<'_> {
+    fn drop(&mut self) {
+        self.server.with(self.function, |calls| drop(calls.leave(self.number)));
     }
 }

@@ -43,7 +43,8 @@ pub trait TridentSpout: Send + Sync + 'static {
         None
     }
 
-    /// Whether its batches are nobody else's: streams of it cannot be put together with those of other spouts.
+    /// Whether its batches are nobody else's, as remote calls are: streams of it cannot be put together with those of
+    /// other spouts, and what they write to states belongs to no transaction.
     fn stands_alone(&self) -> bool {
         false
     }

@@ -6,6 +6,9 @@ mod broker;
 mod compaction;
 mod crashes;
 mod drpc;
+#[allow(dead_code, reason = "its main is not run here")]
+#[path = "../../examples/drpc_words.rs"]
+mod drpc_words;
 mod exactly_once;
 mod guarantees;
 mod judge;

@@ -46,7 +46,7 @@ impl Processor for AnswerProcessor {
     ) -> Result<(), TaskError> {
         let rows: Vec<String> = owned(state)?;
         if batch_task(attempt, self.place.1) == self.place.0 {
-            self.server.answer(&self.function, attempt.txid, Ok(format!("[{}]", rows.join(","))));
+            self.server.answer(&self.function, attempt, Ok(format!("[{}]", rows.join(","))));
         }
         Ok(())
     }

@@ -46,8 +46,8 @@ pub(crate) struct PersistProcessor<F: StateFactory, U> {
     updater: U,
     input: Vec<usize>,
     emitted: SchemaRef,
-    /// Batches of remote calls belong to no transaction.
-    pub(crate) transactional: bool,
+    /// Whether batches are transactions. Those of remote calls are not: their txids begin anew with each coordinator.
+    transactional: bool,
 }
 
 impl<F: StateFactory, U> PersistProcessor<F, U> {
@@ -56,8 +56,9 @@ impl<F: StateFactory, U> PersistProcessor<F, U> {
         updater: U,
         input: Vec<usize>,
         emitted: SchemaRef,
+        transactional: bool,
     ) -> Self {
-        Self { partition: Partition::new(states), updater, input, emitted, transactional: true }
+        Self { partition: Partition::new(states), updater, input, emitted, transactional }
     }
 }
 

@@ -55,7 +55,9 @@ pub trait MapState<V: TridentValue>: State {
     async fn multi_get(&mut self, keys: &[String]) -> Result<Vec<Option<V>>, TaskError>;
 
     /// Updates each key from its value before this transaction; answers with the new values. A key that was updated
-    /// earlier in the same transaction, or stands earlier among these keys, is updated from there.
+    /// earlier in the same transaction, or stands earlier among these keys, is updated from there. What belongs to no
+    /// transaction updates the latest value, whose transaction stays as it is; 0, which is before all of them, if there
+    /// is none.
     ///
     /// # Errors
     ///
@@ -70,7 +72,8 @@ pub trait MapState<V: TridentValue>: State {
 /// What the transaction under way has written, and what it is.
 #[derive(Debug)]
 struct Transaction<T> {
-    txid: Option<u64>,
+    /// Within, what the updates belong to; without, no commit is under way.
+    txid: Option<Option<u64>>,
     written: HashMap<String, T>,
 }
 
@@ -81,13 +84,13 @@ impl<T> Default for Transaction<T> {
 }
 
 impl<T: Clone> Transaction<T> {
-    fn begin(&mut self, txid: Option<u64>) {
+    fn begin(&mut self, txid: Option<Option<u64>>) {
         self.txid = txid;
         self.written.clear();
     }
 
-    fn txid(&self) -> Result<u64, TaskError> {
-        self.txid.ok_or_else(|| "this state is updated by transactions alone, and none is under way".into())
+    fn txid(&self) -> Result<Option<u64>, TaskError> {
+        self.txid.ok_or_else(|| "this state is updated in commits alone, and none is under way".into())
     }
 
     /// The values of the keys, with whether this transaction wrote them.
@@ -139,7 +142,7 @@ macro_rules! map_state {
             async fn begin_commit(&mut self, txid: Option<u64>) -> Result<(), TaskError> {
                 self.transaction.begin(None);
                 self.map.begin_commit(txid).await?;
-                self.transaction.begin(txid);
+                self.transaction.begin(Some(txid));
                 Ok(())
             }
 
@@ -232,7 +235,7 @@ fn before<V: Clone>(
     stored: OpaqueValue<V>,
     own: bool,
 ) -> Result<Option<V>, TaskError> {
-    match transaction.txid {
+    match transaction.txid.flatten() {
         Some(txid) if !own => Ok(stored.before(txid)?.cloned()),
         _ => Ok(Some(stored.current().clone())),
     }
@@ -254,7 +257,11 @@ fn transactional<V: TridentValue>(
     own: bool,
     update: Update<'_, V>,
 ) -> Result<(V, Option<TransactionalValue<V>>), TaskError> {
-    let txid = transaction.txid()?;
+    let Some(txid) = transaction.txid()? else {
+        let at = stored.as_ref().map_or(0, |TransactionalValue(at, _)| *at);
+        let value = update(stored.map(|TransactionalValue(_, value)| value))?;
+        return Ok((value.clone(), Some(TransactionalValue(at, value))));
+    };
     let before = match stored {
         // An earlier attempt at the same batch has counted already.
         Some(TransactionalValue(at, value)) if at == txid && !own => return Ok((value, None)),
@@ -276,7 +283,11 @@ fn opaque<V: TridentValue>(
     let txid = transaction.txid()?;
     let Some(stored) = stored else {
         let value = update(None)?;
-        return Ok((value.clone(), Some(OpaqueValue::new(txid, value, None))));
+        return Ok((value.clone(), Some(OpaqueValue::new(txid.unwrap_or(0), value, None))));
+    };
+    let Some(txid) = txid else {
+        let value = update(Some(stored.current().clone()))?;
+        return Ok((value.clone(), Some(stored.outside(value))));
     };
     let previous = stored.before(txid)?.cloned();
     let from = if own { Some(stored.current().clone()) } else { previous.clone() };

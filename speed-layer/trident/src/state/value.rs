@@ -58,6 +58,12 @@ impl<V: Clone> OpaqueValue<V> {
         Ok(Self { txid, current: value, previous })
     }
 
+    /// With a value that no transaction has written. Should the latest one be tried again, it begins with the value
+    /// before it, and this one is lost.
+    pub(super) fn outside(&self, value: V) -> Self {
+        Self { txid: self.txid, current: value, previous: self.previous.clone() }
+    }
+
     /// The latest value.
     pub fn current(&self) -> &V {
         &self.current

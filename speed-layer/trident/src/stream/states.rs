@@ -33,10 +33,11 @@ impl Stream {
         let columns = self.columns("partition_persist", input);
         let partitions = factory.partitions();
         let states = SharedStates::new(factory);
-        let (shared, fields) = (Arc::clone(&states), Arc::clone(&emitted));
+        let (shared, fields, transactional) =
+            (Arc::clone(&states), Arc::clone(&emitted), !self.is_of_calls());
         let make: ProcessorFactory = Arc::new(move || {
-            let (states, updater) = (Arc::clone(&shared), updater.clone());
-            Ok(Box::new(PersistProcessor::new(states, updater, columns.clone(), Arc::clone(&fields))))
+            let (states, updater, fields) = (Arc::clone(&shared), updater.clone(), Arc::clone(&fields));
+            Ok(Box::new(PersistProcessor::new(states, updater, columns.clone(), fields, transactional)))
         });
         let mut graph = self.graph.borrow_mut();
         let node = graph.add(Kind::Processor { make, commits: true }, "persist", vec![self.node], emitted);
@@ -134,6 +135,15 @@ impl Stream {
             (node.beside, node.partitions) = (state.node, state.partitions);
         }
         queried
+    }
+
+    /// Whether its batches are remote calls.
+    fn is_of_calls(&self) -> bool {
+        let graph = self.graph.borrow();
+        let mut spouts = graph.spouts(self.node).into_iter();
+        spouts.any(
+            |spout| matches!(&graph.nodes[spout].kind, Kind::Spout { spout, .. } if spout.stands_alone()),
+        )
     }
 
     fn warn_unless_exactly_once(&self, state: StateKind) {
