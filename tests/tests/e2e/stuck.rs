@@ -113,6 +113,8 @@ impl Away {
     }
 }
 
+type Work = JoinHandle<Result<(), SpeedError>>;
+
 /// The speed layer of one source, with views that may be added and dropped.
 struct Speed {
     folder: tempfile::TempDir,
@@ -122,7 +124,7 @@ struct Speed {
     state: SourceState,
     layer: SpeedLayer,
     appended: u64,
-    running: Option<(watch::Sender<bool>, JoinHandle<Result<(), SpeedError>>)>,
+    running: Option<(watch::Sender<bool>, Work)>,
 }
 
 impl Speed {
