@@ -179,7 +179,8 @@ mod tests {
     /// Polls once: the call is entered, and has no answer yet.
     async fn enter(call: std::pin::Pin<&mut impl Future<Output = Result<String, DrpcError>>>) {
         let mut call = call;
-        poll_fn(|cx| Poll::Ready(assert!(call.as_mut().poll(cx).is_pending()))).await;
+        let pending = poll_fn(|cx| Poll::Ready(call.as_mut().poll(cx).is_pending())).await;
+        assert!(pending);
     }
 
     async fn take_up(coordinator: &mut Coordinator, emitter: &mut Arguments, attempt: TransactionAttempt) {
