@@ -87,7 +87,7 @@ impl BackingMap<OpaqueValue<i64>> for Counts {
 
 #[async_trait]
 impl StateFactory for Counts {
-    type State = OpaqueMap<i64, Counts>;
+    type State = OpaqueMap<i64, Self>;
 
     fn kind(&self) -> StateKind {
         StateKind::Opaque
