@@ -120,39 +120,32 @@ async fn echo(server: &DrpcServer, rests: bool) -> (LocalCluster, String) {
 async fn more_calls_than_may_wait_are_refused_at_once_and_those_who_leave_make_room() {
     let server = DrpcServer::new(Duration::from_secs(30)).at_most(3, 1 << 20);
     let (cluster, address) = echo(&server, true).await;
-    let mut waiting = Vec::new();
-    for _ in 0..3 {
-        let mut stream = TcpStream::connect(&address).await.unwrap();
-        stream.write_all((head(&address, "echo", 2) + "hi").as_bytes()).await.unwrap();
-        waiting.push(stream);
+    let ask = || {
+        let address = address.clone();
+        tokio::spawn(async move { call(&address, "echo", b"there").await })
+    };
+    let began = Instant::now();
+    let mut calls: Vec<_> = (0..10).map(|_| ask()).collect();
+    while calls.iter().filter(|call| call.is_finished()).count() < 7 {
+        assert!(began.elapsed() < Duration::from_secs(10), "more calls wait than may");
+        tokio::time::sleep(Duration::from_millis(5)).await;
     }
-    let busy = async {
-        loop {
-            // Those who came before are on their way. Whoever comes too early is refused when they are there.
-            let call = call(&address, "echo", b"more");
-            if let Ok((503, body)) = tokio::time::timeout(Duration::from_millis(200), call).await {
-                break body;
-            }
+    for refused in calls.extract_if(.., |call| call.is_finished()) {
+        let (status, body) = refused.await.unwrap();
+        assert!(status == 503 && body.contains("3 calls under way"), "{status} {body}");
+    }
+    assert_eq!(calls.len(), 3, "the others wait");
+    // They go away. Nobody takes their calls up, and there is room at once.
+    calls.iter().for_each(|call| call.abort());
+    let call = loop {
+        let call = ask();
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        if !call.is_finished() {
+            break call;
         }
+        assert_eq!(call.await.unwrap().0, 503);
+        assert!(began.elapsed() < Duration::from_secs(20), "there is no room yet");
     };
-    let body = tokio::time::timeout(Duration::from_secs(10), busy).await.unwrap();
-    assert!(body.contains("3 calls under way"), "{body}");
-    // All callers go away. Nobody takes their calls up, and there is room at once.
-    drop(waiting);
-    let room = async {
-        loop {
-            let call = tokio::spawn({
-                let address = address.clone();
-                async move { call(&address, "echo", b"there").await }
-            });
-            tokio::time::sleep(Duration::from_millis(100)).await;
-            if !call.is_finished() {
-                break call;
-            }
-            assert_eq!(call.await.unwrap().0, 503);
-        }
-    };
-    let call = tokio::time::timeout(Duration::from_secs(10), room).await.unwrap();
     cluster.activate("echo").unwrap();
     assert_eq!(call.await.unwrap(), (200, "[[\"there\"]]".to_owned()));
     cluster.kill("echo", Duration::from_secs(5)).await.unwrap();
