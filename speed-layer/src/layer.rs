@@ -9,7 +9,7 @@ use stratus_seam::catalog_log::Catalog;
 use stratus_seam::log::Log;
 use stratus_seam::store::SourceState;
 use stratus_sql::cataloged::DimensionTables;
-use stratus_topology::{ClusterError, LocalCluster};
+use stratus_topology::{ClusterError, LocalCluster, TopologyStatus};
 use tokio::sync::watch;
 
 use crate::error::SpeedError;
@@ -21,6 +21,8 @@ use crate::work::Work;
 const DRAIN: Duration = Duration::from_millis(200);
 /// Between two attempts to start beside a topology of the same name that is about to end.
 const POLL: Duration = Duration::from_millis(50);
+/// Between two looks whether the topology is still at work.
+const WATCH: Duration = Duration::from_secs(1);
 
 /// Bounds of a micro-batch.
 #[derive(Debug, Clone)]
@@ -83,27 +85,49 @@ impl SpeedLayer {
         cluster: &LocalCluster,
         mut stop: watch::Receiver<bool>,
     ) -> Result<(), SpeedError> {
-        let work = Arc::new(Work::new(self.clone(), stop.clone()));
         let name = &self.source.name;
         loop {
+            let work = Arc::new(Work::new(self.clone(), stop.clone()));
             match cluster.submit(name, topology::of(&work)?) {
-                Ok(()) => break,
-                // A source of this name was dropped a moment ago.
-                Err(ClusterError::Taken(_)) if !*stop.borrow() => {
-                    self.standing.fails(&"a topology of this name has not ended yet");
+                Ok(()) => {}
+                // A source of this name was dropped a moment ago, or the machine has no threads left.
+                Err(error @ (ClusterError::Taken(_) | ClusterError::Thread { .. })) => {
+                    if *stop.borrow() {
+                        return Ok(());
+                    }
+                    self.standing.fails(&error);
                     tokio::time::sleep(POLL).await;
+                    continue;
                 }
-                Err(ClusterError::Taken(_)) => return Ok(()),
                 Err(error) => return Err(SpeedError::Topology(error.to_string())),
             }
+            let verdict = tokio::select! {
+                _ = stop.wait_for(|stop| *stop) => Some(Ok(())),
+                verdict = work.ended() => Some(verdict),
+                reason = failed(cluster, name) => {
+                    tracing::error!(source = name, "the topology of the source's views begins anew: {reason}");
+                    self.standing.fails(&reason);
+                    None
+                }
+            };
+            if let Err(error) = cluster.kill(name, DRAIN).await {
+                tracing::warn!(source = name, "the topology of the source's views was gone already: {error}");
+            }
+            if let Some(verdict) = verdict {
+                return verdict;
+            }
+            tokio::time::sleep(WATCH).await;
         }
-        let verdict = tokio::select! {
-            _ = stop.wait_for(|stop| *stop) => Ok(()),
-            verdict = work.ended() => verdict,
-        };
-        if let Err(error) = cluster.kill(name, DRAIN).await {
-            tracing::warn!(source = name, "the topology of the source's views was gone already: {error}");
+    }
+}
+
+/// Waits until a topology has failed as a whole, and says why.
+async fn failed(cluster: &LocalCluster, name: &str) -> String {
+    loop {
+        tokio::time::sleep(WATCH).await;
+        if cluster.topologies().get(name).is_some_and(|(_, status)| *status == TopologyStatus::Failed) {
+            let reason = cluster.metrics(name).ok().and_then(|metrics| metrics.failure);
+            return reason.unwrap_or_else(|| "it has failed".to_owned());
         }
-        verdict
     }
 }

@@ -185,8 +185,10 @@ impl MasterCoordinator {
     /// Tries batches again whose pause is over.
     async fn retry(&mut self, out: &mut SpoutOutputCollector) -> Result<bool, TaskError> {
         let now = Instant::now();
-        let mut due: Vec<u64> =
-            self.retries.iter().filter(|(_, (at, _))| *at <= now).map(|(txid, _)| *txid).collect();
+        // After a recovery many may be open. What a task holds of them is bounded as that of new ones is.
+        let last = self.transactions.committed() + self.pace.max_pending.max(1) as u64;
+        let due = self.retries.iter().filter(|(txid, (at, _))| **txid <= last && *at <= now);
+        let mut due: Vec<u64> = due.map(|(txid, _)| *txid).collect();
         due.sort_unstable();
         for txid in &due {
             let mut spouts = self.metadata.get(txid).cloned().unwrap_or_default();

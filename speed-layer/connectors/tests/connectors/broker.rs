@@ -171,7 +171,15 @@ impl Topic {
     pub(crate) fn committed(&self, partition: i32) -> Option<(i64, String)> {
         let mut list = TopicPartitionList::new();
         list.add_partition(&self.name, partition);
-        let list = self.broker.consumer.committed_offsets(list, PATIENCE).unwrap();
+        let began = std::time::Instant::now();
+        let list = loop {
+            // A broker that has just begun is not the group's coordinator yet.
+            match self.broker.consumer.committed_offsets(list.clone(), PATIENCE) {
+                Ok(found) => break found,
+                Err(error) => assert!(began.elapsed() < PATIENCE, "{error}"),
+            }
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        };
         let element = &list.elements()[0];
         match element.offset() {
             Place::Offset(offset) => Some((offset, element.metadata().to_owned())),
