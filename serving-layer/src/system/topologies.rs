@@ -23,6 +23,7 @@ pub(super) fn columns() -> Vec<(&'static str, DataType)> {
         ("failed", BIGINT),
         ("panics", BIGINT),
         ("errors", BIGINT),
+        ("failure", TEXT),
         ("dot", TEXT),
     ]
 }
@@ -96,6 +97,7 @@ pub(super) fn rows(cluster: &LocalCluster) -> Vec<Row> {
             bigint(spouts().map(|output| output.failed).sum()),
             bigint(all().map(|component| component.panics).sum()),
             bigint(all().map(|component| component.errors).sum()),
+            metrics.failure.as_ref().map_or(ScalarValue::Utf8(None), text),
             text(topology.to_dot()),
         ]
     };

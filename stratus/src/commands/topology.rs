@@ -16,7 +16,7 @@ pub(super) async fn run(command: TopologyCommand) -> anyhow::Result<()> {
 
 async fn list(server: &ServerArguments) -> anyhow::Result<()> {
     let session = Session::to_server(server).await?;
-    let query = "SELECT name, status, components, executors, tasks, pending, acked, failed, panics, errors \
+    let query = "SELECT name, status, components, executors, tasks, pending, acked, failed, panics, errors, failure \
                  FROM stratus.topologies ORDER BY name";
     let topologies = rows(&session, query).await?;
     write!(io::stdout().lock(), "{topologies}")?;
