@@ -123,6 +123,38 @@ impl AggregateProcessor {
         Ok(places)
     }
 
+    /// What all groups come to, in one piece, if there is one aggregation and none of the groups has emitted anything so
+    /// far: a batch of rows for each of many groups costs more than the rest of the aggregation.
+    fn complete_together(
+        &mut self,
+        groups: &mut Vec<(Option<OwnedRow>, Group)>,
+    ) -> Result<Option<RecordBatch>, TaskError> {
+        let [part] = self.parts.as_mut_slice() else { return Ok(None) };
+        let silent = |group: &Group| group.iter().all(|(_, collector)| collector.len() == 0);
+        if !groups.iter().all(|(_, group)| silent(group)) {
+            return Ok(None);
+        }
+        let mut collector = TridentCollector::new(Arc::clone(&part.emitted));
+        let mut keys = Vec::with_capacity(groups.len());
+        for (key, group) in std::mem::take(groups) {
+            let before = collector.len();
+            for (state, _) in group {
+                part.aggregator.complete(state, &mut collector)?;
+            }
+            keys.extend(key.into_iter().flat_map(|key| std::iter::repeat_n(key, collector.len() - before)));
+        }
+        let values = collector.finish()?;
+        let mut columns = match keys.is_empty() {
+            true if !self.key.is_empty() => {
+                return Ok(Some(RecordBatch::new_empty(Arc::clone(&self.schema))));
+            }
+            true => Vec::new(),
+            false => self.keys.convert_rows(keys.iter().map(OwnedRow::row))?,
+        };
+        columns.extend(values.columns().iter().cloned());
+        Ok(Some(RecordBatch::try_new(Arc::clone(&self.schema), columns)?))
+    }
+
     fn complete(&mut self, key: Option<&OwnedRow>, group: Group) -> Result<Option<RecordBatch>, TaskError> {
         let mut emitted = Vec::with_capacity(group.len());
         for (part, (state, mut collector)) in self.parts.iter_mut().zip(group) {
@@ -188,6 +220,10 @@ impl Processor for AggregateProcessor {
         if groups.groups.is_empty() && of_nothing {
             let group = self.group(groups.attempt)?;
             groups.groups.push((None, group));
+        }
+        if let Some(rows) = self.complete_together(&mut groups.groups)? {
+            out.extend(Some(rows).filter(|rows| rows.num_rows() > 0));
+            return Ok(());
         }
         let mut finished = Vec::with_capacity(groups.groups.len());
         for (key, group) in groups.groups {
