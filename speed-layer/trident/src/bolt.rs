@@ -6,6 +6,7 @@
 //! tuples with its memory cannot come to the right count: the batch fails and is tried again.
 
 mod operations;
+mod words;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -13,43 +14,26 @@ use std::{
 };
 
 use arrow::{
-    array::{ArrayRef, AsArray, Int64Array, RecordBatch, StringArray},
-    datatypes::{DataType, Int64Type, SchemaRef},
+    array::{ArrayRef, AsArray, Int64Array, RecordBatch},
+    datatypes::{Int64Type, SchemaRef},
 };
 use async_trait::async_trait;
 use stratus_topology::{
     Anchors, Bolt, EmitError, OutputCollector, OutputFieldsDeclarer, TaskContext, TaskError, TaskId, Tuples,
-    fields,
 };
 
 pub(crate) use operations::{Operations, Place, Plan as OperationsPlan, Source};
+pub(crate) use words::{
+    BATCH, COMMIT, COORD, batch_rows, batch_schema, commit_row, commit_schema, coord_schema,
+};
 
 use crate::{
     batch::TransactionAttempt,
     spout::{Emitter, TridentSpout},
 };
 
-/// The stream that counts travel by.
-pub(crate) const COORD: &str = "$coord";
-/// The coordinator's stream of batches to emit.
-pub(crate) const BATCH: &str = "$batch";
-/// The coordinator's stream of batches to commit.
-pub(crate) const COMMIT: &str = "$commit";
-
 /// Batches this far behind one that is finished are forgotten.
 const REMEMBERED: u64 = 1_000;
-
-pub(crate) fn coord_schema() -> SchemaRef {
-    fields([("count", DataType::Int64)])
-}
-
-pub(crate) fn batch_schema() -> SchemaRef {
-    fields([("spout", DataType::Utf8), ("metadata", DataType::Utf8), ("committed", DataType::Int64)])
-}
-
-pub(crate) fn commit_schema() -> SchemaRef {
-    fields([("committed", DataType::Int64)])
-}
 
 /// What a task of a group is to do.
 pub(crate) struct GroupBolt {
@@ -443,19 +427,4 @@ impl Bolt for GroupBolt {
             Ok(()) => Ok(()),
         }
     }
-}
-
-/// A batch to emit, for every spout of its group.
-pub(crate) fn batch_rows(spouts: &[(String, String)], committed: u64) -> Result<RecordBatch, TaskError> {
-    let names: ArrayRef = Arc::new(StringArray::from_iter_values(spouts.iter().map(|(name, _)| name)));
-    let metadata: ArrayRef =
-        Arc::new(StringArray::from_iter_values(spouts.iter().map(|(_, metadata)| metadata)));
-    let committed: ArrayRef = Arc::new(Int64Array::from(vec![committed as i64; spouts.len()]));
-    Ok(RecordBatch::try_new(batch_schema(), vec![names, metadata, committed])?)
-}
-
-/// A batch to commit.
-pub(crate) fn commit_row(committed: u64) -> Result<RecordBatch, TaskError> {
-    let committed: ArrayRef = Arc::new(Int64Array::from(vec![committed as i64]));
-    Ok(RecordBatch::try_new(commit_schema(), vec![committed])?)
 }
