@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The tests that go by chance, for as long as one likes: random topologies, Trident behind faults, real processes and
 # servers that are killed, and the model of the seam.
-#   tests/soak.sh          about an hour
+#   tests/soak.sh          more than an hour: 200 kills of each pair alone take about forty minutes
 #   tests/soak.sh 10       ten times as long
 # Each prints its seeds; a failure names the one to repeat.
 set -euo pipefail

@@ -56,6 +56,8 @@ struct Held {
     followed: Instant,
     /// When views that could not be prepared were last tried.
     tried: Instant,
+    /// When it was last told that the lake does not answer, while it does not.
+    lake_is_away: Option<Instant>,
     /// Batches end before the ledger follows the catalog.
     drains: bool,
     /// What feeds nothing was skipped, so that a first view can begin.
@@ -184,6 +186,7 @@ impl ViewCoordinator {
             checked: Instant::now(),
             followed: Instant::now(),
             tried: Instant::now(),
+            lake_is_away: None,
             drains: false,
             skipped: false,
         });

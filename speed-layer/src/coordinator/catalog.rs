@@ -18,6 +18,8 @@ use crate::work::Batch;
 
 /// Between two attempts to prepare views that could not be prepared.
 const PREPARED_AGAIN: Duration = Duration::from_secs(5);
+/// Between two warnings that the lake does not answer, which is asked many times a second.
+const TOLD_AGAIN: Duration = Duration::from_secs(10);
 
 impl ViewCoordinator {
     /// The catalog as it is now, or as it was last seen while the lake does not answer; none if the source is no
@@ -27,12 +29,18 @@ impl ViewCoordinator {
         let Some(held) = &mut self.held else { return Ok(None) };
         held.followed = Instant::now();
         let catalog = match layer.catalog.refresh().await {
-            Ok(catalog) => catalog,
+            Ok(catalog) => {
+                held.lake_is_away = None;
+                catalog
+            }
             Err(error @ CatalogError::Unavailable { .. }) => {
                 let source = layer.source.name.as_str();
                 metrics::counter!("stratus_speed_catalog_waits_total", "source" => source.to_owned())
                     .increment(1);
-                tracing::warn!(source, "the speed layer goes on by the catalog that it knows: {error}");
+                if held.lake_is_away.is_none_or(|told| told.elapsed() >= TOLD_AGAIN) {
+                    held.lake_is_away = Some(Instant::now());
+                    tracing::warn!(source, "the speed layer goes on by the catalog that it knows: {error}");
+                }
                 Arc::clone(&held.catalog)
             }
             Err(error) => return Err(error.into()),
