@@ -121,9 +121,9 @@ fn words_are_exact_after_twenty_kills_of_every_pair() {
         pairs.iter_mut().for_each(Pair::until_progress);
         Harm::of(life).befall(&mut kafka, &mut pairs, &mut random);
         for pair in &mut pairs {
-            pair.send(&kafka, &mut random, 60);
-            // Half of the lives end in the midst of a batch, if it lasts long enough to be caught.
-            if random.bool() {
+            // Slow lives end in the midst of a batch: there is more to do than can be done at once.
+            pair.send(&kafka, &mut random, if pair.slow { 200 } else { 60 });
+            if pair.slow {
                 pair.until_at_work();
             } else {
                 std::thread::sleep(Duration::from_millis(random.u64(0..20)));
@@ -143,8 +143,6 @@ fn words_are_exact_after_twenty_kills_of_every_pair() {
     // And so it stays.
     std::thread::sleep(Duration::from_millis(500));
     pairs.iter_mut().for_each(|pair| is_exact(&kafka, pair, kills as u32));
-    let within_a_commit: u32 = pairs.iter().map(|pair| pair.figures.kills_within_a_commit).sum();
-    assert!(kills < 20 || within_a_commit > 0, "no commit was cut off: chance was not put to the test");
 }
 
 /// What is stored at the end, and that it was not easily had.
@@ -164,8 +162,8 @@ fn is_exact(kafka: &Kafka, pair: &mut Pair, kills: u32) {
     }
     assert!(figures.redis_kills > 0 && figures.redis_pauses > 0, "{}: {figures:?}", pair.name);
     assert!(figures.lives_with_progress * 3 > figures.kills * 2, "{}: {figures:?}", pair.name);
-    // How many batches are caught is up to the machine.
-    assert!(figures.kills_within_batches > 0, "{}: {figures:?}", pair.name);
+    assert!(figures.kills_within_batches * 4 > figures.kills, "{}: {figures:?}", pair.name);
+    assert!(figures.kills_within_a_commit > 0, "{}: {figures:?}", pair.name);
     if pair.name.starts_with("opaque") {
         assert!(lost > 0, "{}: {figures:?}", pair.name);
     } else {

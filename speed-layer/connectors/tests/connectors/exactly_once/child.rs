@@ -43,6 +43,10 @@ async fn count(asked: &serde_json::Value) {
         _ => LogSpout::transactional(log, ledger, Records),
     };
     let spout = spout.max_bytes(300);
+    // In a slow life each new value takes its time, behind the state's write and before the batch is committed: long
+    // enough to be seen and cut off by another process.
+    let pause = if asked["slow"] == true { Duration::from_millis(1) } else { Duration::ZERO };
+    let look = move |_: TridentTuple<'_>| std::thread::sleep(pause);
     let topology = TridentTopology::new().pace(Pace { max_pending: 4, interval: Duration::from_millis(1) });
     let words = topology
         .new_stream("lines", spout)
@@ -52,10 +56,12 @@ async fn count(asked: &serde_json::Value) {
     let cached = asked["cached"].as_u64().unwrap() as usize;
     if asked["state"].as_str() == Some("opaque") {
         let counts = maps.opaque::<i64>(&name).cached(cached);
-        let _counts = words.persistent_aggregate(counts, &[], Count, "n").parallelism_hint(2);
+        let counts = words.persistent_aggregate(counts, &[], Count, "n").parallelism_hint(2);
+        let _seen = counts.new_values_stream().unwrap().peek(look);
     } else {
         let counts = maps.transactional::<i64>(&name).cached(cached);
-        let _counts = words.persistent_aggregate(counts, &[], Count, "n").parallelism_hint(2);
+        let counts = words.persistent_aggregate(counts, &[], Count, "n").parallelism_hint(2);
+        let _seen = counts.new_values_stream().unwrap().peek(look);
     }
     let cluster = LocalCluster::new();
     cluster.submit(&name, topology.build().unwrap().topology).unwrap();

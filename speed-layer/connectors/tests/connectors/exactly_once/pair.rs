@@ -57,6 +57,8 @@ pub(super) struct Pair {
     process: Option<Child>,
     /// What was committed when the process was started.
     at_start: u64,
+    /// Whether this life takes its time for each commit.
+    pub(super) slow: bool,
 }
 
 impl Pair {
@@ -75,10 +77,24 @@ impl Pair {
             "brokers": kafka.brokers(), "redis": format!("{}?timeout_ms=400", redis.url()),
         });
         let (oracle, figures) = (Oracle::new(PARTITIONS), Figures::default());
-        Some(Self { name, redis, oracle, figures, asked, source, topic, process: None, at_start: 0 })
+        Some(Self {
+            name,
+            redis,
+            oracle,
+            figures,
+            asked,
+            source,
+            topic,
+            process: None,
+            at_start: 0,
+            slow: false,
+        })
     }
 
+    /// Begins a life; every other one is slow.
     pub(super) fn start(&mut self) {
+        self.slow = !self.slow;
+        self.asked["slow"] = self.slow.into();
         self.at_start = self.ledger().map_or(0, |ledger| ledger.committed);
         let mut command = Command::new(std::env::current_exe().unwrap());
         command.args(["--exact", "exactly_once::child::process", "--nocapture"]);
@@ -235,7 +251,7 @@ impl Pair {
 
     /// Waits until a batch is under way, or not for long: it may be over between two looks.
     pub(super) fn until_at_work(&mut self) {
-        for _ in 0..30 {
+        for _ in 0..100 {
             if self.ledger().is_some_and(|ledger| ledger.appended > ledger.committed) {
                 return;
             }
