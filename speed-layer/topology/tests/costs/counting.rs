@@ -2,6 +2,7 @@
 
 use std::{
     alloc::{GlobalAlloc, Layout, System},
+    cell::Cell,
     sync::{
         Mutex, MutexGuard, PoisonError,
         atomic::{AtomicUsize, Ordering::SeqCst},
@@ -16,6 +17,10 @@ static ALLOCATOR: Counting = Counting;
 static CALLS: AtomicUsize = AtomicUsize::new(0);
 static ALIVE: AtomicUsize = AtomicUsize::new(0);
 static MOST: AtomicUsize = AtomicUsize::new(0);
+
+thread_local! {
+    static FREED: Cell<usize> = const { Cell::new(0) };
+}
 
 fn grown(bytes: usize) {
     CALLS.fetch_add(1, SeqCst);
@@ -32,6 +37,7 @@ unsafe impl GlobalAlloc for Counting {
 
     unsafe fn dealloc(&self, memory: *mut u8, layout: Layout) {
         ALIVE.fetch_sub(layout.size(), SeqCst);
+        FREED.with(|freed| freed.set(freed.get() + layout.size()));
         unsafe { System.dealloc(memory, layout) }
     }
 
@@ -52,6 +58,11 @@ pub(crate) fn calls() -> usize {
 /// How many bytes are allocated.
 pub(crate) fn alive() -> usize {
     ALIVE.load(SeqCst)
+}
+
+/// How many bytes this thread has freed: other threads that work meanwhile do not count.
+pub(crate) fn freed_here() -> usize {
+    FREED.with(Cell::get)
 }
 
 /// Begins to look for the most that is allocated at once; returns what is allocated now.
