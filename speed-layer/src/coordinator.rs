@@ -190,7 +190,7 @@ impl ViewCoordinator {
             drains: false,
             skipped: false,
         });
-        Ok(Recovery { committed, open })
+        Ok(Recovery { committed, epoch: record.token.counter, open })
     }
 
     fn opened(&mut self, batch: Batch) -> String {

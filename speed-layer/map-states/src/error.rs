@@ -47,6 +47,16 @@ pub enum MapError {
         /// The transaction that was asked for.
         asked: u64,
     },
+    /// A write of an attempt at a transaction, when a later attempt at it has written.
+    #[error(
+        "{what}: a later attempt at transaction {txid} has written, so this is a late write of one that was given up: a write that had no answer in time, or one of a process that another one took over from. It is refused, and nothing is to be done. If it is told again and again, a spout has left the topology while this transaction was under way: start the topology again until it is taken, at most as many times as that spout had been started before"
+    )]
+    Replaced {
+        /// Which state, where.
+        what: String,
+        /// The transaction.
+        txid: u64,
+    },
     /// The server is set up in a way that loses states.
     #[error("{what}: {cause}")]
     Unsuitable {

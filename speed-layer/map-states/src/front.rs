@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 use stratus_topology::TaskError;
-use stratus_trident::{BackingMap, CachedMap};
+use stratus_trident::{BackingMap, CachedMap, TransactionAttempt};
 
 /// A store, or a cache of the keys that were used last in front of it.
 #[derive(Debug)]
@@ -25,6 +25,13 @@ impl<T: Clone + Send + Sync + 'static, B: BackingMap<T>> Front<T, B> {
 
 #[async_trait]
 impl<T: Clone + Send + Sync + 'static, B: BackingMap<T>> BackingMap<T> for Front<T, B> {
+    fn begin_attempt(&mut self, attempt: TransactionAttempt) {
+        match self {
+            Self::Bare(map) => map.begin_attempt(attempt),
+            Self::Cached(map) => map.begin_attempt(attempt),
+        }
+    }
+
     async fn begin_commit(&mut self, txid: Option<u64>) -> Result<(), TaskError> {
         match self {
             Self::Bare(map) => map.begin_commit(txid).await,

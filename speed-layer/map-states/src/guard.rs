@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use stratus_trident::StateKind;
+use stratus_trident::{StateKind, TransactionAttempt};
 
 use crate::{
     MapError,
@@ -24,12 +24,14 @@ pub(crate) struct Guard {
     pub(crate) kind: StateKind,
     /// The one under way, if it is to be guarded.
     txid: Option<u64>,
+    /// What tells the attempt under way from others at the same transaction.
+    attempt: Option<TransactionAttempt>,
     pub(crate) standing: Arc<Standing>,
 }
 
 impl Guard {
     pub(crate) fn new(kind: StateKind, standing: Arc<Standing>) -> Self {
-        Self { kind, txid: None, standing }
+        Self { kind, txid: None, attempt: None, standing }
     }
 
     /// Whether a transaction is to be compared with what the store holds.
@@ -45,6 +47,16 @@ impl Guard {
     /// The transaction under way, if it is guarded; 0 if not.
     pub(crate) fn under_way(&self) -> u64 {
         self.txid.unwrap_or(0)
+    }
+
+    /// What follows is this attempt's.
+    pub(crate) fn begin_attempt(&mut self, attempt: TransactionAttempt) {
+        self.attempt = Some(attempt);
+    }
+
+    /// The attempt at the transaction under way, if that is guarded and the attempt is known.
+    pub(crate) fn attempt(&self) -> Option<TransactionAttempt> {
+        self.attempt.filter(|attempt| Some(attempt.txid) == self.txid)
     }
 
     /// None is under way from here on. An error if this process may not write any more.

@@ -5,8 +5,8 @@
 //! - `trident:{NAME}`, a hash: a field per key of the state, whose value is JSON: `value`, `[txid,value]` or
 //!   `[txid,value,previous]`.
 //! - `trident:{NAME}:meta`, a hash: `layout` (`1`), `kind` (`opaque`, `transactional` or `non-transactional`), `txid`,
-//!   the highest transaction that wrote, and `writes`, how many puts there were, in decimal digits; these two are missing
-//!   before the first put.
+//!   the highest transaction that wrote, `fence`, which tells the highest attempt at it that wrote from those before it, and
+//!   `writes`, how many puts there were, in decimal digits; these three are missing before the first put.
 //!
 //! A put is one call of a script, which Redis runs alone and writes to its append-only file as one transaction. Whether
 //! it is durable when it is answered is up to the server: `appendonly yes` and `appendfsync always`.

@@ -9,6 +9,8 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
+use stratus_trident::TransactionAttempt;
+
 use crate::MapError;
 
 /// What the handles of a process share about one state.
@@ -19,6 +21,8 @@ pub(crate) struct Standing(Mutex<Known>);
 struct Known {
     /// The highest count of writes that the store has acknowledged.
     acknowledged: u64,
+    /// The last attempt that wrote, where the store does not keep that itself.
+    latest: Option<TransactionAttempt>,
     /// Why nothing more is written. It stays: later writes of others must not make it look right again.
     refused: Option<Refusal>,
 }
@@ -57,6 +61,18 @@ impl Standing {
     pub(crate) fn taken(&self, writes: u64) {
         let mut known = self.known();
         known.acknowledged = known.acknowledged.max(writes);
+    }
+
+    /// An attempt writes. An error if a later attempt at the same transaction has written.
+    pub(crate) fn latest(&self, what: &str, attempt: TransactionAttempt) -> Result<(), MapError> {
+        let mut known = self.known();
+        let later =
+            |latest: TransactionAttempt| latest.txid == attempt.txid && latest.attempt > attempt.attempt;
+        if known.latest.is_some_and(later) {
+            return Err(MapError::Replaced { what: what.to_owned(), txid: attempt.txid });
+        }
+        known.latest = Some(attempt);
+        Ok(())
     }
 
     /// Refuses whatever comes from here on; answers with the error. The first reason stays.

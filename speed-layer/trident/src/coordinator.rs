@@ -76,7 +76,7 @@ impl MasterCoordinator {
     pub(crate) fn new(spouts: Arc<Vec<(String, Arc<dyn TridentSpout>)>>, pace: Pace) -> Self {
         Self {
             spouts,
-            transactions: Transactions::new(0),
+            transactions: Transactions::new(0, 0),
             pace,
             coordinators: Vec::new(),
             metadata: HashMap::new(),
@@ -89,19 +89,21 @@ impl MasterCoordinator {
     }
 
     /// Asks every spout where it stands. A transaction that one of them has committed was written down as committed
-    /// only after every state held it, so the furthest one is right for all.
+    /// only after every state held it, so the furthest one is right for all. Each counts its lives, so the highest count
+    /// rises with each; only when the spout with the highest one has left the group it takes some lives until it does again.
     async fn recover(&mut self) -> Result<(), TaskError> {
-        let (mut committed, mut open) = (0, Vec::new());
+        let (mut committed, mut epoch, mut open) = (0, 0, Vec::new());
         for (name, coordinator) in &mut self.coordinators {
             let recovery = coordinator.recover().await?;
             committed = recovery.committed.max(committed);
+            epoch = recovery.epoch.max(epoch);
             open.extend(recovery.open.into_iter().map(|(txid, metadata)| (txid, name.clone(), metadata)));
         }
         for (name, coordinator) in &mut self.coordinators {
             let caught_up = coordinator.catch_up(committed).await;
             caught_up.map_err(|error| format!("spout `{name}`: {error}"))?;
         }
-        self.transactions = Transactions::new(committed);
+        self.transactions = Transactions::new(committed, epoch);
         self.metadata.clear();
         self.sent.clear();
         self.retries.clear();

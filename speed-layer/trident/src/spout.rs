@@ -69,6 +69,9 @@ pub trait TridentSpout: Send + Sync + 'static {
 pub struct Recovery {
     /// The last transaction that is known to be committed; 0 if none is.
     pub committed: u64,
+    /// A number that rises with each recovery, over all processes, which a ledger can count: from it come the
+    /// [fences](crate::TransactionAttempt::fence) against late writes. 0 if nobody counts.
+    pub epoch: u64,
     /// The transactions after it that were begun, in order, with their metadata.
     pub open: Vec<(u64, String)>,
 }

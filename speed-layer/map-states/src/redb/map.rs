@@ -5,7 +5,7 @@ use std::{fmt, marker::PhantomData, sync::Arc};
 use async_trait::async_trait;
 use redb::{ReadableDatabase, ReadableTable};
 use stratus_topology::TaskError;
-use stratus_trident::{BackingMap, StateKind};
+use stratus_trident::{BackingMap, StateKind, TransactionAttempt};
 
 use super::{
     File, STATES,
@@ -59,6 +59,10 @@ impl<T> fmt::Debug for RedbMap<T> {
 
 #[async_trait]
 impl<T: Stored> BackingMap<T> for RedbMap<T> {
+    fn begin_attempt(&mut self, attempt: TransactionAttempt) {
+        self.guard.begin_attempt(attempt);
+    }
+
     async fn begin_commit(&mut self, txid: Option<u64>) -> Result<(), TaskError> {
         self.guard.end(&self.what)?;
         let mut found = 0;
@@ -100,12 +104,17 @@ impl<T: Stored> BackingMap<T> for RedbMap<T> {
         let entries: Vec<(String, Vec<u8>)> = entries.collect::<Result<_, TaskError>>()?;
         let (file, name, kind) = (Arc::clone(&self.file), Arc::clone(&self.name), self.guard.kind);
         let (txid, told) = (self.guard.under_way(), what.clone());
+        let (attempt, standing) = (self.guard.attempt(), Arc::clone(&self.guard.standing));
         let write = move || {
             let txn = file.db.begin_write()?;
             {
                 let mut states = txn.open_table(STATES)?;
                 let seen = seen(&states, &name, kind, &told)?;
                 guard::check(&told, txid, seen)?;
+                if let Some(attempt) = attempt {
+                    // One write after the other, and only this process has the file open.
+                    standing.latest(&told, attempt)?;
+                }
                 if txid > seen {
                     states.insert(&*name, (guard::name(kind), txid))?;
                 }

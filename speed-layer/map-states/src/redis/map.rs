@@ -4,7 +4,7 @@ use std::{fmt, marker::PhantomData};
 
 use async_trait::async_trait;
 use stratus_topology::TaskError;
-use stratus_trident::BackingMap;
+use stratus_trident::{BackingMap, TransactionAttempt};
 
 use super::{Keys, connection::Connection, script, trouble};
 use crate::{
@@ -77,7 +77,8 @@ impl<T> RedisMap<T> {
     async fn put(&mut self, pairs: &[String]) -> Result<(), MapError> {
         self.guard.standing.check(&self.what)?;
         let (txid, floor) = (self.guard.under_way(), self.guard.standing.floor());
-        let texts = [txid.to_string(), floor.to_string()];
+        let fence = self.guard.attempt().and_then(TransactionAttempt::fence).unwrap_or(0);
+        let texts = [txid, floor, fence].map(|number| number.to_string());
         let mut args = vec![guard::name(self.guard.kind)];
         args.extend(texts.iter().chain(pairs).map(String::as_str));
         let answer: Vec<String> =
@@ -102,6 +103,7 @@ impl<T> RedisMap<T> {
             ["behind", seen] => {
                 Err(MapError::Behind { what: self.what.clone(), seen: number(seen)?, asked: txid })
             }
+            ["replaced"] => Err(MapError::Replaced { what: self.what.clone(), txid }),
             _ => Err(self.damaged(&format!("the script answers {answer:?}"))),
         }
     }
@@ -115,6 +117,10 @@ impl<T> fmt::Debug for RedisMap<T> {
 
 #[async_trait]
 impl<T: Stored> BackingMap<T> for RedisMap<T> {
+    fn begin_attempt(&mut self, attempt: TransactionAttempt) {
+        self.guard.begin_attempt(attempt);
+    }
+
     async fn begin_commit(&mut self, txid: Option<u64>) -> Result<(), TaskError> {
         self.guard.end(&self.what)?;
         let mut seen = 0;

@@ -21,6 +21,6 @@ impl Code {
 pub(super) static CLAIM: LazyLock<Code> = LazyLock::new(|| Code::of(include_str!("claim.lua")));
 
 /// Puts values. KEYS: meta, values. ARGV: kind, txid (`0` if it is not guarded), how many writes there must be at least,
-/// then key and value in turn. Answers `put` with how many writes there are now, `cleared`, `lost`, `back` with how many
-/// there are, or `behind` with the highest txid.
+/// the attempt's fence (`0` if it has none), then key and value in turn. Answers `put` with how many writes there are now,
+/// `cleared`, `lost`, `back` with how many there are, `behind` with the highest txid, or `replaced`.
 pub(super) static PUT: LazyLock<Code> = LazyLock::new(|| Code::of(include_str!("put.lua")));

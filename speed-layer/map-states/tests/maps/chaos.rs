@@ -21,7 +21,7 @@ use stratus_servers::redis::Redis;
 use stratus_topology::{LocalCluster, fields};
 use stratus_trident::{
     Count, LogSpout, MapState, OpaqueValue, Pace, StateFactory, StateKind, TransactionalValue,
-    TridentCollector, TridentTopology, TridentTuple,
+    TridentCollector, TridentSpout, TridentTopology, TridentTuple,
 };
 
 use crate::{
@@ -78,12 +78,21 @@ impl Harmed for Redis {
 
 /// Failures of the operation before the state and behind it.
 #[derive(Clone)]
-struct Faults {
+pub(crate) struct Faults {
     rng: Arc<Mutex<StdRng>>,
     left: Arc<AtomicU64>,
 }
 
 impl Faults {
+    pub(crate) fn new(seed: u64, count: u64) -> Self {
+        Self { rng: Arc::new(Mutex::new(StdRng::seed_from_u64(seed))), left: Arc::new(AtomicU64::new(count)) }
+    }
+
+    /// Nothing fails any more.
+    pub(crate) fn end(&self) {
+        self.left.store(0, SeqCst);
+    }
+
     fn strike(&self, place: &str) -> Result<(), stratus_topology::TaskError> {
         let roll: u32 = self.rng.lock().unwrap().random_range(0..60);
         if roll > 1 || self.left.fetch_update(SeqCst, SeqCst, |left| left.checked_sub(1)).is_err() {
@@ -94,8 +103,8 @@ impl Faults {
     }
 }
 
-fn topology<F: StateFactory>(
-    spout: LogSpout<AsLines>,
+pub(crate) fn topology<F: StateFactory>(
+    spout: impl TridentSpout,
     states: F,
     faults: &Faults,
     tasks: usize,
@@ -145,7 +154,7 @@ impl Pair {
 type Counts = BTreeMap<String, i64>;
 
 /// The counts in a store.
-async fn counts<M: MapStore>(maps: &M, kind: StateKind, words: &[String]) -> Vec<Option<i64>> {
+pub(crate) async fn counts<M: MapStore>(maps: &M, kind: StateKind, words: &[String]) -> Vec<Option<i64>> {
     match kind {
         StateKind::Opaque => {
             let mut map = maps.map::<OpaqueValue<i64>>(kind, "counts").await.unwrap();
@@ -165,10 +174,7 @@ async fn run<P: Harmed>(seed: u64, pair: Pair) -> Option<(Counts, Counts)> {
     let mut rng = StdRng::seed_from_u64(seed);
     let log = Lines::new(3);
     let source = stratus_state::open("memory", "").await.unwrap().source(SourceId::new()).await.unwrap();
-    let faults = Faults {
-        rng: Arc::new(Mutex::new(StdRng::seed_from_u64(seed))),
-        left: Arc::new(AtomicU64::new(rng.random_range(10..25))),
-    };
+    let faults = Faults::new(seed, rng.random_range(10..25));
     let mut expected = Counts::new();
     let lives = rng.random_range(3..6);
     for life in 0..lives {
@@ -206,7 +212,7 @@ async fn run<P: Harmed>(seed: u64, pair: Pair) -> Option<(Counts, Counts)> {
         }
         let is_last = life + 1 == lives;
         if is_last {
-            faults.left.store(0, SeqCst);
+            faults.end();
             until_done(&log, source.ledger.as_ref(), &cluster, seed).await;
         }
         cluster.kill("chaos", if is_last { Duration::from_secs(1) } else { Duration::ZERO }).await.unwrap();
@@ -217,20 +223,25 @@ async fn run<P: Harmed>(seed: u64, pair: Pair) -> Option<(Counts, Counts)> {
     Some((found.collect(), expected))
 }
 
-async fn until_done(log: &Lines, ledger: &dyn LedgerStore, cluster: &LocalCluster, seed: u64) {
+pub(crate) async fn until_done(log: &Lines, ledger: &dyn LedgerStore, cluster: &LocalCluster, seed: u64) {
     let (end, began) = (log.end().await.unwrap(), Instant::now());
     while !ledger.read().await.unwrap().is_some_and(|ledger| ledger.committed_to.covers(&end)) {
-        assert!(began.elapsed() < Duration::from_secs(60), "seed {seed}: {:#?}", cluster.metrics("chaos"));
+        assert!(
+            began.elapsed() < Duration::from_secs(60),
+            "seed {seed}: {:?} of {end:?}\n{}",
+            ledger.read().await,
+            cluster.prometheus()
+        );
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
 }
 
 /// Runs for each pair.
-fn runs() -> u64 {
+pub(crate) fn runs() -> u64 {
     std::env::var("MAP_STATES_RUNS").ok().and_then(|runs| runs.parse().ok()).unwrap_or(5)
 }
 
-fn mute_what_is_on_purpose() {
+pub(crate) fn mute_what_is_on_purpose() {
     std::panic::set_hook(Box::new(|panic| {
         let text = panic.to_string();
         if !text.contains("on purpose") {
@@ -286,7 +297,7 @@ async fn a_topology_that_lost_its_ledger_stands_still() {
     let place = File::begin().unwrap();
     let log = Lines::new(1);
     (0..20).for_each(|_| log.append(0, "a b".to_owned()));
-    let faults = Faults { rng: Arc::new(Mutex::new(StdRng::seed_from_u64(0))), left: Arc::default() };
+    let faults = Faults::new(0, 0);
     let store = stratus_state::open("memory", "").await.unwrap();
     for loses_the_ledger in [false, true] {
         let ledger = store.source(SourceId::new()).await.unwrap().ledger;

@@ -4,10 +4,11 @@ use stratus_map_states::{MapError, MapStore};
 use stratus_servers::redis::Redis;
 use stratus_topology::TaskError;
 use stratus_trident::{
-    BackingMap, CachedMap, NonTransactionalMap, OpaqueMap, OpaqueValue, StateKind, TransactionalMap,
+    BackingMap, CachedMap, NonTransactionalMap, OpaqueMap, OpaqueValue, State, StateKind, TransactionAttempt,
+    TransactionalMap,
 };
 
-use crate::stores::{File, Place, add, keys, opaque};
+use crate::stores::{File, Place, add, get, keys, opaque};
 
 /// The error as what it is.
 fn refused<T: std::fmt::Debug>(answer: Result<T, TaskError>) -> MapError {
@@ -63,6 +64,40 @@ async fn a_late_write<P: Place>() {
     let error = refused(late.multi_put(entries).await);
     assert!(matches!(error, MapError::Behind { seen: 6, asked: 5, .. }), "{error}");
     assert_eq!(add(&mut state, 6, &keys(0..1), 1).await.unwrap(), [2]);
+}
+
+/// A write of an attempt that was given up arrives when the next attempt at the same transaction has written, from this
+/// process or from the one that took over.
+async fn a_late_write_of_an_attempt<P: Place>() {
+    let Some(place) = P::begin() else { return };
+    let maps = place.open().await;
+    let key = || keys(0..1).remove(0);
+    let attempt = |epoch, attempt| TransactionAttempt { txid: 5, epoch, attempt };
+    let (mut before, mut late) = (opaque(&maps, "counts").await.unwrap(), Vec::new());
+    add(&mut before, 4, &keys(0..1), 1).await.unwrap();
+    for (epoch, number) in [(1, 1), (1, 2), (2, 3)] {
+        let mut map = maps.map::<OpaqueValue<i64>>(StateKind::Opaque, "counts").await.unwrap();
+        map.begin_attempt(attempt(epoch, number));
+        map.begin_commit(Some(5)).await.unwrap();
+        late.push(map);
+    }
+    let [first, second, third] = &mut late[..] else { unreachable!() };
+    // Several puts of one attempt, and those of its other tasks.
+    second.multi_put(vec![(key(), OpaqueValue::new(5, 20, Some(1)))]).await.unwrap();
+    second.multi_put(vec![("other".to_owned(), OpaqueValue::new(5, 2, None))]).await.unwrap();
+    let error = refused(first.multi_put(vec![(key(), OpaqueValue::new(5, 10, Some(1)))]).await);
+    assert!(matches!(error, MapError::Replaced { txid: 5, .. }), "{error}");
+    third.multi_put(vec![(key(), OpaqueValue::new(5, 30, Some(1)))]).await.unwrap();
+    let error = refused(second.multi_put(vec![(key(), OpaqueValue::new(5, 20, Some(1)))]).await);
+    assert!(error.to_string().contains("a later attempt at transaction 5 has written"), "{error}");
+    assert_eq!(*get(third, &keys(0..1)).await[0].as_ref().unwrap().current(), 30);
+    // Whoever has no attempts, as all writers had once, is told apart from nobody; fences stay as they are.
+    assert_eq!(add(&mut before, 5, &keys(0..1), 1).await.unwrap(), [2]);
+    refused(second.multi_put(vec![(key(), OpaqueValue::new(5, 20, Some(1)))]).await);
+    // The next transaction's attempts begin where they like.
+    let mut next = opaque(&maps, "counts").await.unwrap();
+    next.begin_attempt(TransactionAttempt { txid: 6, epoch: 1, attempt: 1 });
+    assert_eq!(add(&mut next, 6, &keys(0..1), 1).await.unwrap(), [3]);
 }
 
 async fn one_of_another_kind<P: Place>() {
@@ -122,4 +157,4 @@ macro_rules! on_both {
     };
 }
 
-on_both! { a_lost_ledger a_late_write one_of_another_kind cleared_under_a_cache }
+on_both! { a_lost_ledger a_late_write a_late_write_of_an_attempt one_of_another_kind cleared_under_a_cache }

@@ -19,15 +19,33 @@ use stratus_trident::Translator;
 
 /// Lines by partition. Clones share them.
 #[derive(Clone, Debug)]
-pub(crate) struct Lines(Arc<Mutex<Vec<Vec<String>>>>);
+pub(crate) struct Lines(Arc<Mutex<Vec<Kept>>>);
+
+/// A partition's lines, of which the first ones may be gone.
+#[derive(Clone, Debug, Default)]
+struct Kept {
+    lines: Vec<String>,
+    earliest: Offset,
+}
 
 impl Lines {
     pub(crate) fn new(partitions: usize) -> Self {
-        Self(Arc::new(Mutex::new(vec![Vec::new(); partitions])))
+        Self(Arc::new(Mutex::new(vec![Kept::default(); partitions])))
     }
 
     pub(crate) fn append(&self, partition: usize, line: String) {
-        self.0.lock().unwrap()[partition].push(line);
+        self.append_all(partition, [line]);
+    }
+
+    /// At once: nobody sees some of them only.
+    pub(crate) fn append_all(&self, partition: usize, lines: impl IntoIterator<Item = String>) {
+        self.0.lock().unwrap()[partition].lines.extend(lines);
+    }
+
+    /// Loses the records below an offset for good, as retention does.
+    pub(crate) fn forget(&self, partition: usize, earliest: Offset) {
+        let kept = &mut self.0.lock().unwrap()[partition];
+        kept.earliest = kept.earliest.max(earliest);
     }
 }
 
@@ -43,8 +61,8 @@ impl Log for Lines {
 
     async fn end(&self) -> Result<OffsetVector, LogError> {
         let mut end = OffsetVector::zero();
-        for (partition, lines) in self.0.lock().unwrap().iter().enumerate() {
-            end.set(partition as Partition, lines.len() as Offset);
+        for (partition, kept) in self.0.lock().unwrap().iter().enumerate() {
+            end.set(partition as Partition, kept.lines.len() as Offset);
         }
         Ok(end)
     }
@@ -58,7 +76,11 @@ impl Log for Lines {
     ) -> Result<Chunk, LogError> {
         let (mut bytes, mut records) = (Vec::new(), Vec::new());
         let partitions = self.0.lock().unwrap();
-        for (line, offset) in partitions[partition as usize].iter().zip(0..).skip(from as usize) {
+        let Kept { lines, earliest } = &partitions[partition as usize];
+        if from < *earliest {
+            return Err(LogError::Gone { log: "lines".to_owned(), partition, from, earliest: *earliest });
+        }
+        for (line, offset) in lines.iter().zip(0..).skip(from as usize) {
             let is_full = !records.is_empty() && bytes.len() >= max_bytes;
             if is_full || until.is_some_and(|until| offset >= until) {
                 break;

@@ -4,9 +4,12 @@
 
 mod chaos;
 mod conformance;
+#[path = "../../../trident/tests/trident/emitted.rs"]
+mod emitted;
 mod guard;
 mod log;
 mod losses;
+mod network;
 mod redb;
 mod redis;
 mod snapshots;

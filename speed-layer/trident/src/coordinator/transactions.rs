@@ -32,13 +32,14 @@ pub(super) enum Action {
 #[derive(Debug)]
 pub(super) struct Transactions {
     committed: u64,
+    epoch: u64,
     active: BTreeMap<u64, (u64, Phase)>,
 }
 
 impl Transactions {
-    /// Those after this one.
-    pub(super) fn new(committed: u64) -> Self {
-        Self { committed, active: BTreeMap::new() }
+    /// Those after this one, in this life of the coordinator.
+    pub(super) fn new(committed: u64, epoch: u64) -> Self {
+        Self { committed, epoch, active: BTreeMap::new() }
     }
 
     /// The last one that is committed.
@@ -55,7 +56,7 @@ impl Transactions {
     /// An attempt at a transaction begins; it replaces those before it.
     pub(super) fn begin(&mut self, txid: u64, attempt: u64) -> TransactionAttempt {
         self.active.insert(txid, (attempt, Phase::Processing));
-        TransactionAttempt { txid, attempt }
+        TransactionAttempt { txid, epoch: self.epoch, attempt }
     }
 
     /// The attempt whose turn it is to commit, if it is ready. It is told once.
@@ -66,7 +67,7 @@ impl Transactions {
             match phase {
                 Phase::Processed => {
                     *phase = Phase::Committing;
-                    return Some(TransactionAttempt { txid, attempt: *attempt });
+                    return Some(TransactionAttempt { txid, epoch: self.epoch, attempt: *attempt });
                 }
                 Phase::Dropped => {
                     self.active.remove(&txid);
@@ -136,7 +137,7 @@ mod tests {
 
     #[test]
     fn batches_commit_in_their_order() {
-        let mut transactions = Transactions::new(4);
+        let mut transactions = Transactions::new(4, 0);
         let five = transactions.begin(5, 1);
         let six = transactions.begin(6, 2);
         assert_eq!(transactions.next(2), None);
@@ -152,7 +153,7 @@ mod tests {
 
     #[test]
     fn late_words_of_an_attempt_that_was_replaced_change_nothing() {
-        let mut transactions = Transactions::new(0);
+        let mut transactions = Transactions::new(0, 0);
         let first = transactions.begin(1, 1);
         assert_eq!(transactions.failed(first), Action::Retry);
         assert_eq!(transactions.failed(first), Action::None);
@@ -167,7 +168,7 @@ mod tests {
 
     #[test]
     fn a_dropped_batch_is_passed_over_in_its_turn() {
-        let mut transactions = Transactions::new(0);
+        let mut transactions = Transactions::new(0, 0);
         let first = transactions.begin(1, 1);
         let second = transactions.begin(2, 2);
         assert_eq!(transactions.acked(second, false), Action::None);

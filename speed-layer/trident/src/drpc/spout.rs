@@ -188,8 +188,8 @@ mod tests {
         assert_eq!(emitter.emit(attempt, &metadata).await.unwrap()[0].num_rows(), 1);
     }
 
-    const OLD: TransactionAttempt = TransactionAttempt { txid: 1, attempt: 7 };
-    const NEW: TransactionAttempt = TransactionAttempt { txid: 1, attempt: 8 };
+    const OLD: TransactionAttempt = TransactionAttempt { txid: 1, epoch: 0, attempt: 7 };
+    const NEW: TransactionAttempt = TransactionAttempt { txid: 1, epoch: 0, attempt: 8 };
 
     #[tokio::test]
     async fn a_late_batch_of_a_coordinator_that_panicked_does_not_answer_anothers_call() {

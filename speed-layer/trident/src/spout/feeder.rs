@@ -139,7 +139,7 @@ impl BatchCoordinator for FeederBatchSpout {
     async fn recover(&mut self) -> Result<Recovery, TaskError> {
         let batches = self.lock();
         let open = batches.open.iter().map(|(txid, number)| (*txid, metadata(*number)));
-        Ok(Recovery { committed: batches.committed, open: open.collect() })
+        Ok(Recovery { committed: batches.committed, epoch: 0, open: open.collect() })
     }
 
     async fn catch_up(&mut self, committed: u64) -> Result<(), TaskError> {

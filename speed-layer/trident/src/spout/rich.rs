@@ -158,7 +158,7 @@ impl BatchCoordinator for RichSpout {
     async fn recover(&mut self) -> Result<Recovery, TaskError> {
         // What was under way is in no batch any more.
         self.tell(|| Order::FailAll);
-        Ok(Recovery { committed: *lock(&self.shared.committed), open: Vec::new() })
+        Ok(Recovery { committed: *lock(&self.shared.committed), ..Recovery::default() })
     }
 
     async fn catch_up(&mut self, committed: u64) -> Result<(), TaskError> {

@@ -8,13 +8,19 @@ use async_trait::async_trait;
 use stratus_topology::TaskError;
 
 use super::{OpaqueValue, State, TransactionalValue};
-use crate::tuple::TridentValue;
+use crate::{batch::TransactionAttempt, tuple::TridentValue};
 
 pub use cache::CachedMap;
 
 /// A store of values by key. Keys are JSON arrays of the key fields' values.
 #[async_trait]
 pub trait BackingMap<T>: Send + Sync + 'static {
+    /// What is put from here on is this attempt's. A store that keeps the highest [fence](TransactionAttempt::fence) that
+    /// wrote can refuse an earlier attempt whose write comes late.
+    fn begin_attempt(&mut self, attempt: TransactionAttempt) {
+        let _ = attempt;
+    }
+
     /// What is put from here on belongs to this transaction; none: to no transaction. A store that remembers which
     /// transaction wrote last refuses one before it: the spout's ledger must have been lost.
     ///
@@ -139,6 +145,10 @@ macro_rules! map_state {
 
         #[async_trait]
         impl<V: TridentValue, B: BackingMap<$stored>> State for $name<V, B> {
+            fn begin_attempt(&mut self, attempt: TransactionAttempt) {
+                self.map.begin_attempt(attempt);
+            }
+
             async fn begin_commit(&mut self, txid: Option<u64>) -> Result<(), TaskError> {
                 self.transaction.begin(None);
                 self.map.begin_commit(txid).await?;

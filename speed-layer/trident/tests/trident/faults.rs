@@ -1,4 +1,4 @@
-//! Logs, spouts, ledgers and maps that fail or panic by a seed.
+//! Logs, spouts, ledgers and maps that fail, panic, take their time or do things late, by a seed.
 
 use std::{
     sync::{
@@ -43,7 +43,14 @@ pub(crate) enum Fault {
     After,
     Half,
     Panic,
+    /// It takes so long.
+    Slow(Duration),
+    /// It is given up now and done so much later.
+    Late(Duration),
 }
+
+/// The longest that anything takes: longer than a topology waits for its tuples.
+pub(crate) const LONGEST: Duration = Duration::from_secs(60);
 
 impl Faults {
     pub(crate) fn new(seed: u64, count: i64, one_in: u32) -> Self {
@@ -59,7 +66,15 @@ impl Faults {
         if !rng.random_ratio(1, self.one_in) || self.left.fetch_sub(1, SeqCst) <= 0 {
             return Fault::None;
         }
-        [Fault::Before, Fault::After, Fault::Half, Fault::Panic][rng.random_range(0..4)]
+        let time = LONGEST.mul_f64(10_f64.powf(-rng.random_range(0.0..5.0)));
+        match rng.random_range(0..6) {
+            0 => Fault::Before,
+            1 => Fault::After,
+            2 => Fault::Half,
+            3 => Fault::Panic,
+            4 => Fault::Slow(time),
+            _ => Fault::Late(time),
+        }
     }
 
     pub(crate) fn are_over(&self) -> bool {
@@ -72,28 +87,85 @@ impl Faults {
     }
 }
 
-/// A map whose store fails before, after or in the midst of an effect, or takes the task with it.
+/// A map whose store fails before, after or in the midst of an effect, has the effect late, or takes the task with it.
+/// The store refuses late writes as those with fences do.
 #[derive(Clone, Debug)]
-pub(crate) struct FaultyMap<T>(pub(crate) MemoryMap<T>, pub(crate) Faults);
+pub(crate) struct FaultyMap<T> {
+    map: MemoryMap<T>,
+    faults: Faults,
+    /// The last transaction and attempt that wrote.
+    latest: Arc<Mutex<(u64, u64)>>,
+    under_way: (u64, u64),
+}
+
+impl<T: Clone + Send + Sync + 'static> FaultyMap<T> {
+    pub(crate) fn entries(&self) -> std::collections::BTreeMap<String, T> {
+        self.map.entries()
+    }
+
+    pub(crate) fn new(map: MemoryMap<T>, faults: Faults) -> Self {
+        Self { map, faults, latest: Arc::default(), under_way: (0, 0) }
+    }
+
+    /// The same store as another life sees it.
+    pub(crate) fn again(&self, faults: Faults) -> Self {
+        Self { faults, ..self.clone() }
+    }
+
+    async fn write(&mut self, entries: Vec<(String, T)>) -> Result<(), TaskError> {
+        {
+            let mut latest = self.latest.lock().unwrap();
+            let (txid, fence) = self.under_way;
+            if txid < latest.0 || (txid == latest.0 && fence < latest.1) {
+                return Err("a later attempt has written".into());
+            }
+            *latest = self.under_way;
+        }
+        self.map.multi_put(entries).await
+    }
+}
 
 #[async_trait]
 impl<T: Clone + Send + Sync + 'static> BackingMap<T> for FaultyMap<T> {
+    fn begin_attempt(&mut self, attempt: TransactionAttempt) {
+        self.under_way = (attempt.txid, attempt.fence().unwrap_or(0));
+    }
+
     async fn multi_get(&mut self, keys: &[String]) -> Result<Vec<Option<T>>, TaskError> {
-        match self.1.next() {
-            Fault::None => self.0.multi_get(keys).await,
+        match self.faults.next() {
+            Fault::None => self.map.multi_get(keys).await,
+            Fault::Slow(time) => {
+                let values = self.map.multi_get(keys).await;
+                tokio::time::sleep(time).await;
+                values
+            }
             Fault::Panic => panic!("while reading the state"),
             _ => Err("the state cannot be read".into()),
         }
     }
 
     async fn multi_put(&mut self, entries: Vec<(String, T)>) -> Result<(), TaskError> {
-        let fault = self.1.next();
+        let fault = self.faults.next();
         let half = entries.len() / 2;
         match fault {
-            Fault::None => return self.0.multi_put(entries).await,
+            Fault::None => return self.write(entries).await,
+            Fault::Slow(time) => {
+                tokio::time::sleep(time / 2).await;
+                self.write(entries).await?;
+                tokio::time::sleep(time / 2).await;
+                return Ok(());
+            }
+            Fault::Late(time) => {
+                let mut late = self.clone();
+                tokio::spawn(async move {
+                    tokio::time::sleep(time).await;
+                    // Nobody hears of it.
+                    let _ = late.write(entries).await;
+                });
+            }
             Fault::Before => {}
-            Fault::Half => self.0.multi_put(entries.into_iter().take(half).collect()).await?,
-            Fault::After | Fault::Panic => self.0.multi_put(entries).await?,
+            Fault::Half => self.write(entries.into_iter().take(half).collect()).await?,
+            Fault::After | Fault::Panic => self.write(entries).await?,
         }
         assert!(fault != Fault::Panic, "after writing the state");
         Err("the state may or may not have been written".into())
@@ -105,9 +177,13 @@ impl<T: Clone + Send + Sync + 'static> BackingMap<T> for FaultyMap<T> {
 pub(crate) struct FaultyLog(pub(crate) MemoryLog, pub(crate) Faults);
 
 impl FaultyLog {
-    fn fault(&self, what: &str) -> Result<(), LogError> {
+    async fn fault(&self, what: &str) -> Result<(), LogError> {
         match self.1.next() {
             Fault::None => Ok(()),
+            Fault::Slow(time) => {
+                tokio::time::sleep(time).await;
+                Ok(())
+            }
             Fault::Panic => panic!("while reading the log"),
             _ => Err(LogError::Unavailable { what: what.to_owned(), source: "no answer".into() }),
         }
@@ -121,7 +197,7 @@ impl Log for FaultyLog {
     }
 
     async fn partitions(&self) -> Result<u32, LogError> {
-        self.fault("counting the partitions")?;
+        self.fault("counting the partitions").await?;
         self.0.partitions().await
     }
 
@@ -136,12 +212,12 @@ impl Log for FaultyLog {
         until: Option<Offset>,
         max_bytes: usize,
     ) -> Result<Chunk, LogError> {
-        self.fault("reading a partition")?;
+        self.fault("reading a partition").await?;
         self.0.read(partition, from, until, max_bytes).await
     }
 
     async fn appended(&self, seen: &OffsetVector, patience: Duration) -> Result<(), LogError> {
-        self.fault("waiting for records")?;
+        self.fault("waiting for records").await?;
         self.0.appended(seen, patience).await
     }
 }
@@ -186,14 +262,18 @@ impl Emitter for FaultyEmitter {
                 rows.push(RecordBatch::try_new(fields([("wrong", DataType::Int64)]), vec![wrong])?);
                 return Ok(rows);
             }
+            Fault::Slow(time) => {
+                tokio::time::sleep(time).await;
+                return Ok(rows);
+            }
             Fault::Panic => panic!("while emitting"),
-            Fault::Before | Fault::After => {}
+            Fault::Before | Fault::After | Fault::Late(_) => {}
         }
         Err("emitting failed".into())
     }
 }
 
-/// A ledger whose writes fail before or after they are done.
+/// A ledger whose writes fail before or after they are done, or are done late.
 #[derive(Debug)]
 pub(crate) struct FaultyLedger(pub(crate) Arc<dyn LedgerStore>, pub(crate) Faults);
 
@@ -215,7 +295,20 @@ impl LedgerStore for FaultyLedger {
         match self.1.next() {
             Fault::None => self.0.write(expected, next, txns, durability).await,
             Fault::Before => Err(lost()),
+            Fault::Late(time) => {
+                let (late, next) = (Arc::clone(&self.0), next.clone());
+                tokio::spawn(async move {
+                    tokio::time::sleep(time).await;
+                    // Refused if anything was written meanwhile; nobody hears of it.
+                    let _ = late.write(expected, &next, txns, durability).await;
+                });
+                Err(lost())
+            }
             fault => {
+                if let Fault::Slow(time) = fault {
+                    tokio::time::sleep(time).await;
+                    return self.0.write(expected, next, txns, durability).await;
+                }
                 self.0.write(expected, next, txns, durability).await?;
                 assert!(fault != Fault::Panic, "after writing the ledger");
                 Err(lost())

@@ -7,6 +7,7 @@ mod chains;
 mod chaos;
 mod counting;
 mod drpc;
+mod emitted;
 mod emitting;
 mod faults;
 mod feeder;

@@ -63,7 +63,8 @@ impl MemoryLog {
 
     /// Loses all records below an offset, as retention does.
     pub(crate) fn forget(&self, partition: usize, earliest: Offset) {
-        self.lock()[partition].earliest = earliest;
+        let lines = &mut self.lock()[partition];
+        lines.earliest = lines.earliest.max(earliest);
     }
 
     /// From now on reading a partition is like this.

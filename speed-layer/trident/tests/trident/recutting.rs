@@ -69,7 +69,7 @@ impl Coordinator {
 impl BatchCoordinator for Coordinator {
     async fn recover(&mut self) -> Result<Recovery, TaskError> {
         self.open.clear();
-        Ok(Recovery { committed: self.spout.committed.lock().unwrap().0, open: Vec::new() })
+        Ok(Recovery { committed: self.spout.committed.lock().unwrap().0, ..Recovery::default() })
     }
 
     async fn next(&mut self, txid: u64) -> Result<Option<String>, TaskError> {

@@ -134,13 +134,13 @@ impl<T: Translator> BatchCoordinator for LogCoordinator<T> {
         self.open.clear();
         self.spout.read().clear();
         self.reader.forget();
-        let committed = next.committed;
+        let (committed, epoch) = (next.committed, next.token.counter);
         for txn in ledger.txns(committed + 1).await?.into_iter().filter(|txn| txn.txid <= next.appended) {
             self.open.insert(txn.txid, txn);
         }
         self.record = Some(next);
         let open = self.open.iter().map(|(txid, txn)| Ok((*txid, metadata(&txn.ranges)?)));
-        Ok(Recovery { committed, open: open.collect::<Result<_, TaskError>>()? })
+        Ok(Recovery { committed, epoch, open: open.collect::<Result<_, TaskError>>()? })
     }
 
     async fn catch_up(&mut self, committed: u64) -> Result<(), TaskError> {

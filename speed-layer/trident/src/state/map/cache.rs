@@ -6,6 +6,7 @@ use async_trait::async_trait;
 use stratus_topology::TaskError;
 
 use super::BackingMap;
+use crate::batch::TransactionAttempt;
 
 /// Keeps the values of the keys that were used last. A value is cached only after the store has taken it: a cache that
 /// is ahead of its store would hide an update that was lost from its replay.
@@ -46,6 +47,10 @@ impl<T: Clone + Send + Sync + 'static, B: BackingMap<T>> CachedMap<T, B> {
 
 #[async_trait]
 impl<T: Clone + Send + Sync + 'static, B: BackingMap<T>> BackingMap<T> for CachedMap<T, B> {
+    fn begin_attempt(&mut self, attempt: TransactionAttempt) {
+        self.map.begin_attempt(attempt);
+    }
+
     async fn begin_commit(&mut self, txid: Option<u64>) -> Result<(), TaskError> {
         self.map.begin_commit(txid).await
     }
