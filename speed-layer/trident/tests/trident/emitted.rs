@@ -47,7 +47,6 @@ impl Emitted {
     }
 
     /// Transactions with attempts that are not alike.
-    #[allow(dead_code)]
     pub(crate) fn changed(&self) -> usize {
         let emitted = self.0.lock().unwrap();
         emitted.values().filter(|attempts| attempts.values().collect::<BTreeSet<_>>().len() > 1).count()
