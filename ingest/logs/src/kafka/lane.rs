@@ -40,6 +40,7 @@ pub(super) struct Lane {
     /// Taken from the queue and not yet delivered. Dropped before everything else: a client waits for its records.
     pending: VecDeque<Item>,
     consumer: Arc<BaseConsumer>,
+    asker: Arc<BaseConsumer>,
     topic: Arc<str>,
     partition: Partition,
     queue: PartitionQueue,
@@ -52,8 +53,10 @@ pub(super) struct Lane {
 }
 
 impl Lane {
+    /// Reads with `consumer`; what else is to be known is asked for with `asker`, so that it need not wait for a fetch.
     pub(super) fn new(
         consumer: &Arc<BaseConsumer>,
+        asker: &Arc<BaseConsumer>,
         topic: &Arc<str>,
         partition: Partition,
         filled: &Arc<Notify>,
@@ -63,6 +66,7 @@ impl Lane {
         let queue = PartitionQueue::split(consumer, topic, number, filled).map_err(KafkaError::Global)?;
         Ok(Self {
             consumer: Arc::clone(consumer),
+            asker: Arc::clone(asker),
             topic: Arc::clone(topic),
             partition,
             queue,
@@ -181,7 +185,7 @@ impl Lane {
             return Ok(true);
         }
         let asked = Instant::now();
-        let (_, stable) = self.consumer.fetch_watermarks(&self.topic, self.partition as i32, PATIENCE)?;
+        let (_, stable) = self.asker.fetch_watermarks(&self.topic, self.partition as i32, PATIENCE)?;
         let nothing = u64::try_from(stable).is_ok_and(|stable| stable <= end);
         if nothing {
             self.asked = Some(asked);

@@ -42,6 +42,9 @@ struct Inner {
     reader: String,
     settings: KafkaSettings,
     consumer: Arc<BaseConsumer>,
+    /// For questions. Brokers answer a connection's requests in turn, and where the records end they hold the consumer's
+    /// fetch up for `fetch.wait.max.ms`: whatever it asks would wait behind that.
+    asker: Arc<BaseConsumer>,
     /// The incarnation that is read.
     opened: LogId,
     seen: Mutex<Seen>,
@@ -78,18 +81,22 @@ impl KafkaLog {
         let (settings, topic, reader) = (settings.clone(), Arc::<str>::from(topic), reader.to_owned());
         blocking(move || {
             let at = Instant::now();
-            let consumer: BaseConsumer = settings
-                .consumer(&reader)
-                .create()
-                .map_err(|error| unavailable(format!("topic {topic} cannot be read"), error))?;
-            let found = describe(&consumer, &topic)?;
+            let client = |name: &str| -> Result<Arc<BaseConsumer>, LogError> {
+                let made = settings.consumer(name).create();
+                Ok(Arc::new(
+                    made.map_err(|error| unavailable(format!("topic {topic} cannot be read"), error))?,
+                ))
+            };
+            let (consumer, asker) = (client(&reader)?, client(&format!("{reader}-asks"))?);
+            let found = describe(&asker, &topic)?;
             let id = log_id(&found);
             let seen = Mutex::new(Seen { at, id: id.clone(), partitions: found.partitions });
             Ok(Self(Arc::new(Inner {
                 topic,
                 reader,
                 settings,
-                consumer: Arc::new(consumer),
+                consumer,
+                asker,
                 opened: id,
                 seen,
                 lanes: Mutex::default(),
@@ -126,7 +133,7 @@ impl Inner {
         let mut seen = lock(&self.seen);
         if seen.at.elapsed() > age {
             let at = Instant::now();
-            let found = describe(&self.consumer, &self.topic)?;
+            let found = describe(&self.asker, &self.topic)?;
             *seen = Seen { at, id: log_id(&found), partitions: found.partitions };
         }
         Ok((seen.id.clone(), seen.partitions))
@@ -150,7 +157,7 @@ impl Inner {
         if let Some(lane) = lanes.get(&partition) {
             return Ok(Arc::clone(lane));
         }
-        let lane = Lane::new(&self.consumer, &self.topic, partition, &self.filled)
+        let lane = Lane::new(&self.consumer, &self.asker, &self.topic, partition, &self.filled)
             .map_err(|error| self.told(partition, 0, error))?;
         let lane = Arc::new(Mutex::new(lane));
         lanes.insert(partition, Arc::clone(&lane));
@@ -163,7 +170,7 @@ impl Inner {
 
     fn watermarks(&self, partition: Partition) -> Result<(i64, i64), LogError> {
         // Their number comes from an i32.
-        self.consumer.fetch_watermarks(&self.topic, partition as i32, PATIENCE).map_err(|error| {
+        self.asker.fetch_watermarks(&self.topic, partition as i32, PATIENCE).map_err(|error| {
             unavailable(format!("{}: its ends cannot be asked for", self.place(partition)), error)
         })
     }
@@ -248,7 +255,7 @@ impl Inner {
             .create()
             .map_err(|error| unavailable(self.place(partition), error))?;
         let consumer = Arc::new(consumer);
-        let mut lane = Lane::new(&consumer, &self.topic, partition, &Arc::new(Notify::new()))
+        let mut lane = Lane::new(&consumer, &self.asker, &self.topic, partition, &Arc::new(Notify::new()))
             .map_err(|error| self.told(partition, 0, error))?;
         let (low, stable_offset) = (low.max(0).cast_unsigned(), stable.cast_unsigned());
         let (mut back, mut end) = (1, low);
@@ -291,7 +298,7 @@ impl Inner {
     /// Whether there is something behind `seen`. Every partition is being fetched from there afterwards.
     fn has_more(&self, seen: &OffsetVector) -> Result<bool, LogError> {
         // Serves what librdkafka has to tell beside records.
-        _ = self.consumer.poll(Duration::ZERO);
+        _ = (self.consumer.poll(Duration::ZERO), self.asker.poll(Duration::ZERO));
         for partition in 0..self.check(PARTITIONS_BELIEVED)? {
             let (lane, from) = (self.lane(partition)?, seen.get(partition));
             let mut lane = lock(&lane);
