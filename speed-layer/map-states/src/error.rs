@@ -49,7 +49,7 @@ pub enum MapError {
     },
     /// A write of an attempt at a transaction, when a later attempt at it has written.
     #[error(
-        "{what}: a later attempt at transaction {txid} has written, so this is a late write of one that was given up: a write that had no answer in time, or one of a process that another one took over from. It is refused, and nothing is to be done. If it is told again and again, a spout has left the topology while this transaction was under way: start the topology again until it is taken, at most as many times as that spout had been started before"
+        "{what}: a later attempt at transaction {txid} has written, so this is a late write of one that was given up: a write that had no answer in time, or one of a process that another one took over from. It is refused, and nothing is to be done. If it is told again and again, the spout's ledger was restored from an earlier life, or a spout has left the topology while this transaction was under way: end the topology, delete the fence (Redis: HDEL trident:{{NAME}}:meta fence; redb keeps it in the process), and start the topology again"
     )]
     Replaced {
         /// Which state, where.

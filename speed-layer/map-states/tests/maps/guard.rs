@@ -137,6 +137,24 @@ async fn cleared_under_a_cache<P: Place>() {
     assert_eq!(add(&mut opaque(&maps, "counts").await.unwrap(), 5, &keys(0..1), 0).await.unwrap(), [4]);
 }
 
+/// A ledger from a backup counts lower epochs; the remedy that the error names.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_fence_of_a_life_that_the_ledger_forgot_can_be_deleted() {
+    let Some(redis) = Redis::begin() else { return };
+    let maps = redis.open().await;
+    let mut state = opaque(&maps, "counts").await.unwrap();
+    let mut at = async |epoch| {
+        state.begin_attempt(TransactionAttempt { txid: 3, epoch, attempt: 1 });
+        add(&mut state, 3, &keys(0..1), 1).await
+    };
+    assert_eq!(at(9).await.unwrap(), [1]);
+    let error = refused(at(4).await);
+    assert!(error.to_string().contains("HDEL trident:{NAME}:meta fence"), "{error}");
+    redis.cli(&["HDEL", "trident:{counts}:meta", "fence"]).unwrap();
+    assert_eq!(at(4).await.unwrap(), [1]);
+    refused(at(3).await);
+}
+
 macro_rules! on_both {
     ($($name:ident)*) => {
         mod on_redb {
