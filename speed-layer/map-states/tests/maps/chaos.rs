@@ -25,7 +25,7 @@ use stratus_trident::{
 };
 
 use crate::{
-    log::{AsLines, Lines},
+    memory_log::{Lines, MemoryLog},
     stores::{File, Place, get},
 };
 
@@ -172,7 +172,7 @@ pub(crate) async fn counts<M: MapStore>(maps: &M, kind: StateKind, words: &[Stri
 async fn run<P: Harmed>(seed: u64, pair: Pair) -> Option<(Counts, Counts)> {
     let mut place = P::begin()?;
     let mut rng = StdRng::seed_from_u64(seed);
-    let log = Lines::new(3);
+    let log = MemoryLog::new(3);
     let source = stratus_state::open("memory", "").await.unwrap().source(SourceId::new()).await.unwrap();
     let faults = Faults::new(seed, rng.random_range(10..25));
     let mut expected = Counts::new();
@@ -183,8 +183,8 @@ async fn run<P: Harmed>(seed: u64, pair: Pair) -> Option<(Counts, Counts)> {
         let (log_again, ledger): (Arc<dyn Log>, _) = (Arc::new(log.clone()), Arc::clone(&source.ledger));
         let bytes = rng.random_range(50..500);
         let spout = match pair {
-            Pair::Opaque(_) => LogSpout::opaque(log_again, ledger, AsLines),
-            Pair::Transactional(_) => LogSpout::transactional(log_again, ledger, AsLines),
+            Pair::Opaque(_) => LogSpout::opaque(log_again, ledger, Lines),
+            Pair::Transactional(_) => LogSpout::transactional(log_again, ledger, Lines),
         };
         let spout = spout.max_bytes(bytes);
         let (tasks, cached) = (rng.random_range(1..5), [0, 3, 1_000][rng.random_range(0..3)]);
@@ -205,7 +205,7 @@ async fn run<P: Harmed>(seed: u64, pair: Pair) -> Option<(Counts, Counts)> {
                 let words: Vec<String> =
                     (0..rng.random_range(1..6)).map(|_| format!("é{}", rng.random_range(0..25))).collect();
                 words.iter().for_each(|word| *expected.entry(word.clone()).or_default() += 1);
-                log.append(rng.random_range(0..3), words.join(" "));
+                log.append(rng.random_range(0..3), &words.join(" "));
             }
             tokio::time::sleep(Duration::from_millis(rng.random_range(0..30))).await;
             place.harm(&mut rng);
@@ -223,7 +223,7 @@ async fn run<P: Harmed>(seed: u64, pair: Pair) -> Option<(Counts, Counts)> {
     Some((found.collect(), expected))
 }
 
-pub(crate) async fn until_done(log: &Lines, ledger: &dyn LedgerStore, cluster: &LocalCluster, seed: u64) {
+pub(crate) async fn until_done(log: &MemoryLog, ledger: &dyn LedgerStore, cluster: &LocalCluster, seed: u64) {
     let (end, began) = (log.end().await.unwrap(), Instant::now());
     while !ledger.read().await.unwrap().is_some_and(|ledger| ledger.committed_to.covers(&end)) {
         assert!(
@@ -295,13 +295,13 @@ async fn a_state_without_a_promise_is_seen_to_be_wrong() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_topology_that_lost_its_ledger_stands_still() {
     let place = File::begin().unwrap();
-    let log = Lines::new(1);
-    (0..20).for_each(|_| log.append(0, "a b".to_owned()));
+    let log = MemoryLog::new(1);
+    (0..20).for_each(|_| log.append(0, "a b"));
     let faults = Faults::new(0, 0);
     let store = stratus_state::open("memory", "").await.unwrap();
     for loses_the_ledger in [false, true] {
         let ledger = store.source(SourceId::new()).await.unwrap().ledger;
-        let spout = LogSpout::transactional(Arc::new(log.clone()), Arc::clone(&ledger), AsLines).max_bytes(1);
+        let spout = LogSpout::transactional(Arc::new(log.clone()), Arc::clone(&ledger), Lines).max_bytes(1);
         let states = place.open().await.opaque("counts");
         let cluster = LocalCluster::new();
         cluster.submit("chaos", topology(spout, states, &faults, 2).build().unwrap().topology).unwrap();

@@ -7,8 +7,10 @@ mod conformance;
 #[path = "../../../trident/tests/trident/emitted.rs"]
 mod emitted;
 mod guard;
-mod log;
 mod losses;
+#[allow(dead_code)] // Some of it is for those who test spouts.
+#[path = "../../../trident/tests/trident/memory_log.rs"]
+mod memory_log;
 mod network;
 mod redb;
 mod redis;

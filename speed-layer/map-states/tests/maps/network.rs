@@ -25,7 +25,7 @@ use stratus_trident::{LogSpout, SpoutKind, StateKind};
 use crate::{
     chaos::{Faults, counts, mute_what_is_on_purpose, runs, topology, until_done},
     emitted::{Emitted, Watched},
-    log::{AsLines, Lines},
+    memory_log::{Lines, MemoryLog},
     stores::Place,
 };
 
@@ -60,7 +60,7 @@ async fn run(seed: u64, kind: SpoutKind, state: StateKind, told: &mut Told) -> O
     let redis = Redis::begin()?;
     let proxy = Proxy::start(redis.port()).unwrap();
     let mut rng = StdRng::seed_from_u64(seed);
-    let log = Lines::new(3);
+    let log = MemoryLog::new(3);
     let source = stratus_state::open("memory", "").await.unwrap().source(SourceId::new()).await.unwrap();
     let (faults, emitted) = (Faults::new(seed, rng.random_range(5..15)), Emitted::default());
     let (lives, late) = (rng.random_range(4..9), Arc::default());
@@ -69,8 +69,8 @@ async fn run(seed: u64, kind: SpoutKind, state: StateKind, told: &mut Told) -> O
         let maps = connect(&proxy).await;
         let (log_again, ledger): (Arc<dyn Log>, _) = (Arc::new(log.clone()), Arc::clone(&source.ledger));
         let spout = match kind {
-            SpoutKind::Opaque => LogSpout::opaque(log_again, ledger, AsLines),
-            _ => LogSpout::transactional(log_again, ledger, AsLines),
+            SpoutKind::Opaque => LogSpout::opaque(log_again, ledger, Lines),
+            _ => LogSpout::transactional(log_again, ledger, Lines),
         };
         let spout = Watched(spout.max_bytes(rng.random_range(50..300)), emitted.clone());
         let (tasks, cached) = (rng.random_range(1..4), [0, 3, 1_000][rng.random_range(0..3)]);
@@ -86,7 +86,7 @@ async fn run(seed: u64, kind: SpoutKind, state: StateKind, told: &mut Told) -> O
             for _ in 0..rng.random_range(1..15) {
                 let words: Vec<String> =
                     (0..rng.random_range(1..5)).map(|_| format!("w{}", rng.random_range(0..8))).collect();
-                log.append(rng.random_range(0..3), words.join(" "));
+                log.append(rng.random_range(0..3), &words.join(" "));
             }
             tokio::time::sleep(Duration::from_millis(rng.random_range(0..120))).await;
         }
@@ -169,20 +169,20 @@ async fn a_write_that_its_network_held_up_changes_nothing() {
     mute_what_is_on_purpose();
     let Some(redis) = Redis::begin() else { return };
     let proxy = Proxy::start(redis.port()).unwrap();
-    let log = Lines::new(1);
+    let log = MemoryLog::new(1);
     let source = stratus_state::open("memory", "").await.unwrap().source(SourceId::new()).await.unwrap();
     let begin = async || {
         let (log, ledger): (Arc<dyn Log>, _) = (Arc::new(log.clone()), Arc::clone(&source.ledger));
         let maps =
             RedisMaps::open(&format!("redis://127.0.0.1:{}?timeout_ms=300", proxy.port())).await.unwrap();
-        let (spout, faults) = (LogSpout::opaque(log, ledger, AsLines), Faults::new(0, 0));
+        let (spout, faults) = (LogSpout::opaque(log, ledger, Lines), Faults::new(0, 0));
         let cluster = LocalCluster::new();
         let topology = topology(spout, maps.opaque("counts"), &faults, 1);
         cluster.submit("network", topology.build().unwrap().topology).unwrap();
         cluster
     };
     let cluster = begin().await;
-    log.append(0, "a".to_owned());
+    log.append(0, "a");
     until_done(&log, source.ledger.as_ref(), &cluster, 0).await;
     // A commit asks what has been seen, asks for the values, and writes.
     let (asked, delay) = (Arc::new(AtomicU64::new(0)), Duration::from_secs(6));
@@ -192,7 +192,7 @@ async fn a_write_that_its_network_held_up_changes_nothing() {
         _ => Harm::None,
     });
     let held_up = std::time::Instant::now();
-    log.append_all(0, ["a".to_owned(), "a a".to_owned()]);
+    log.append_all(0, &["a", "a a"]);
     while asked.load(SeqCst) < 3 {
         assert!(held_up.elapsed() < Duration::from_secs(30), "{}", cluster.prometheus());
         tokio::time::sleep(Duration::from_millis(1)).await;
@@ -218,7 +218,7 @@ async fn a_write_that_its_network_held_up_changes_nothing() {
         "the late write was to change nothing"
     );
     // And so it stays when the next transaction goes on from there.
-    log.append(0, "a".to_owned());
+    log.append(0, "a");
     until_done(&log, source.ledger.as_ref(), &cluster, 0).await;
     cluster.kill("network", Duration::from_secs(1)).await.unwrap();
     assert_eq!(counts(&maps, StateKind::Opaque, &key).await, [Some(4)]);

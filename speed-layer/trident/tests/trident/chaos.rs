@@ -27,10 +27,9 @@ use stratus_trident::{
 };
 
 use crate::{
-    counting::Lines,
     emitted::{Emitted, Watched},
     faults::{Fault, Faults, FaultyLedger, FaultyLog, FaultyMap, FaultySpout, LONGEST},
-    memory_log::MemoryLog,
+    memory_log::{Lines, MemoryLog},
     recutting::RecuttingSpout,
 };
 

@@ -9,36 +9,14 @@ use std::{
     time::Duration,
 };
 
-use arrow::{
-    array::{RecordBatch, StringArray},
-    datatypes::{DataType, SchemaRef},
-};
+use arrow::datatypes::DataType;
 use async_trait::async_trait;
-use stratus_seam::{
-    ledger::Ledger,
-    log::{Chunk, Log},
-    store::LedgerStore,
-};
+use stratus_seam::{ledger::Ledger, log::Log, store::LedgerStore};
 use stratus_topology::{LocalCluster, TaskContext, TaskError, fields};
 use stratus_trident::{
-    BackingMap, Count, MemoryMap, OpaqueMap, OpaqueValue, Pace, StateFactory, StateKind, Stream, Translator,
+    BackingMap, Count, MemoryMap, OpaqueMap, OpaqueValue, Pace, StateFactory, StateKind, Stream,
     TridentCollector, TridentTopology, TridentTuple,
 };
-
-/// Each record's value as a line.
-#[derive(Clone)]
-pub(crate) struct Lines;
-
-impl Translator for Lines {
-    fn schema(&self) -> SchemaRef {
-        fields([("line", DataType::Utf8)])
-    }
-
-    fn translate(&mut self, records: &Chunk) -> Result<RecordBatch, TaskError> {
-        let lines = (0..records.records.len()).map(|index| str::from_utf8(records.payload(index)).unwrap());
-        Ok(RecordBatch::try_new(self.schema(), vec![Arc::new(StringArray::from_iter_values(lines))])?)
-    }
-}
 
 /// Opaque counts. Clones share them.
 #[derive(Clone, Debug, Default)]

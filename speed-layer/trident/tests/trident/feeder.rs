@@ -10,8 +10,8 @@ use stratus_state::memory::MemoryStore;
 use stratus_trident::{FeederBatchSpout, LogSpout};
 
 use crate::{
-    counting::{Counts, Lines, all_committed, count, kill, start, topology, words},
-    memory_log::MemoryLog,
+    counting::{Counts, all_committed, count, kill, start, topology, words},
+    memory_log::{Lines, MemoryLog},
     support::{batch, text},
 };
 

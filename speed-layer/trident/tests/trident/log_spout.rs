@@ -10,8 +10,8 @@ use stratus_state::memory::MemoryStore;
 use stratus_trident::LogSpout;
 
 use crate::{
-    counting::{Counts, Lines, all_committed, count, kill, record, start, topology, until, words},
-    memory_log::{MemoryLog, Trouble},
+    counting::{Counts, all_committed, count, kill, record, start, topology, until, words},
+    memory_log::{Lines, MemoryLog, Trouble},
 };
 
 async fn ledger(store: &MemoryStore, source: SourceId) -> Arc<dyn LedgerStore> {

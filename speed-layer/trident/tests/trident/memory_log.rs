@@ -1,4 +1,4 @@
-//! A log in memory, which can lose records and be hard to read.
+//! A log in memory, which can lose records and be hard to read; and its records as lines.
 
 use std::{
     sync::{
@@ -8,11 +8,17 @@ use std::{
     time::Duration,
 };
 
+use arrow::{
+    array::{RecordBatch, StringArray},
+    datatypes::{DataType, SchemaRef},
+};
 use async_trait::async_trait;
 use stratus_seam::{
     log::{Chunk, Log, LogError, LogId, RecordSpan},
     offsets::{Offset, OffsetVector, Partition},
 };
+use stratus_topology::{TaskError, fields};
+use stratus_trident::Translator;
 use tokio::sync::Notify;
 
 /// Lines by partition; a line's offset is its number. Clones share them.
@@ -21,13 +27,13 @@ pub(crate) struct MemoryLog(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    partitions: Mutex<Vec<Lines>>,
+    partitions: Mutex<Vec<Kept>>,
     news: Notify,
     reads: AtomicUsize,
 }
 
 #[derive(Clone, Debug, Default)]
-struct Lines {
+struct Kept {
     /// `None`: compacted.
     lines: Vec<Option<String>>,
     earliest: Offset,
@@ -45,14 +51,19 @@ pub(crate) enum Trouble {
 impl MemoryLog {
     pub(crate) fn new(partitions: usize) -> Self {
         Self(Arc::new(Inner {
-            partitions: Mutex::new(vec![Lines::default(); partitions]),
+            partitions: Mutex::new(vec![Kept::default(); partitions]),
             news: Notify::new(),
             reads: AtomicUsize::new(0),
         }))
     }
 
     pub(crate) fn append(&self, partition: usize, line: &str) {
-        self.lock()[partition].lines.push(Some(line.to_owned()));
+        self.append_all(partition, &[line]);
+    }
+
+    /// At once: nobody sees some of them only.
+    pub(crate) fn append_all(&self, partition: usize, lines: &[&str]) {
+        self.lock()[partition].lines.extend(lines.iter().map(|line| Some((*line).to_owned())));
         self.0.news.notify_waiters();
     }
 
@@ -61,7 +72,7 @@ impl MemoryLog {
         self.lock()[partition].lines[offset] = None;
     }
 
-    /// Loses all records below an offset, as retention does.
+    /// Loses all records below an offset for good, as retention does.
     pub(crate) fn forget(&self, partition: usize, earliest: Offset) {
         let lines = &mut self.lock()[partition];
         lines.earliest = lines.earliest.max(earliest);
@@ -77,7 +88,7 @@ impl MemoryLog {
         self.0.reads.load(SeqCst)
     }
 
-    fn lock(&self) -> MutexGuard<'_, Vec<Lines>> {
+    fn lock(&self) -> MutexGuard<'_, Vec<Kept>> {
         self.0.partitions.lock().unwrap()
     }
 
@@ -149,5 +160,20 @@ impl Log for MemoryLog {
                 return Ok(());
             }
         }
+    }
+}
+
+/// Each record's value as a line.
+#[derive(Clone)]
+pub(crate) struct Lines;
+
+impl Translator for Lines {
+    fn schema(&self) -> SchemaRef {
+        fields([("line", DataType::Utf8)])
+    }
+
+    fn translate(&mut self, records: &Chunk) -> Result<RecordBatch, TaskError> {
+        let lines = (0..records.records.len()).map(|index| str::from_utf8(records.payload(index)).unwrap());
+        Ok(RecordBatch::try_new(self.schema(), vec![Arc::new(StringArray::from_iter_values(lines))])?)
     }
 }
