@@ -13,9 +13,12 @@ use async_trait::async_trait;
 use stratus_topology::{TaskContext, TaskError};
 use stratus_trident::{BatchCoordinator, Emitter, SpoutKind, TransactionAttempt, TridentSpout};
 
-/// How often each word is in each attempt at each transaction.
+/// How often each word is in an attempt.
+type Words = BTreeMap<String, i64>;
+
+/// What was emitted in each attempt at each transaction.
 #[derive(Clone, Default)]
-pub(crate) struct Emitted(Arc<Mutex<BTreeMap<u64, BTreeMap<u64, BTreeMap<String, i64>>>>>);
+pub(crate) struct Emitted(Arc<Mutex<BTreeMap<u64, BTreeMap<u64, Words>>>>);
 
 impl Emitted {
     fn note(&self, attempt: TransactionAttempt, rows: &[RecordBatch]) {
@@ -31,7 +34,7 @@ impl Emitted {
     pub(crate) fn allowed(&self, word: &str) -> BTreeSet<i64> {
         let mut sums = BTreeSet::from([0]);
         for attempts in self.0.lock().unwrap().values() {
-            let of = |words: &BTreeMap<String, i64>| words.get(word).copied().unwrap_or(0);
+            let of = |words: &Words| words.get(word).copied().unwrap_or(0);
             let counts: BTreeSet<i64> = match attempts.last_key_value().map_or(0, |(_, words)| of(words)) {
                 0 => attempts.values().map(of).collect(),
                 last => BTreeSet::from([last]),
