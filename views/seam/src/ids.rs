@@ -62,7 +62,8 @@ uuid_name! {
 }
 
 /// Who may write a source's speed state. Compared for equality only: the counter tells a reader of the store which
-/// came later, the random id keeps two writers apart that counted from the same loss.
+/// came later, the random id keeps two writers apart that counted from the same loss. Trident's fences for other states
+/// order lives by the counter, and promise nothing once a ledger has lost its tail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Token {
     /// One more than the highest that was seen when the token was made.
