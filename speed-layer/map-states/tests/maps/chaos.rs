@@ -135,6 +135,26 @@ where
     topology
 }
 
+/// The topology with a state of this kind in a store, so many keys of which are cached.
+pub(crate) fn topology_of<M: MapStore>(
+    state: StateKind,
+    spout: impl TridentSpout,
+    maps: &M,
+    cached: usize,
+    faults: &Faults,
+    tasks: usize,
+) -> TridentTopology {
+    match state {
+        StateKind::Opaque => topology(spout, maps.opaque("counts").cached(cached), faults, tasks),
+        StateKind::Transactional => {
+            topology(spout, maps.transactional("counts").cached(cached), faults, tasks)
+        }
+        StateKind::NonTransactional => {
+            topology(spout, maps.non_transactional("counts").cached(cached), faults, tasks)
+        }
+    }
+}
+
 /// What is promised of whom.
 #[derive(Clone, Copy)]
 enum Pair {
@@ -188,15 +208,7 @@ async fn run<P: Harmed>(seed: u64, pair: Pair) -> Option<(Counts, Counts)> {
         };
         let spout = spout.max_bytes(bytes);
         let (tasks, cached) = (rng.random_range(1..5), [0, 3, 1_000][rng.random_range(0..3)]);
-        let topology = match pair.state() {
-            StateKind::Opaque => topology(spout, maps.opaque("counts").cached(cached), &faults, tasks),
-            StateKind::Transactional => {
-                topology(spout, maps.transactional("counts").cached(cached), &faults, tasks)
-            }
-            StateKind::NonTransactional => {
-                topology(spout, maps.non_transactional("counts").cached(cached), &faults, tasks)
-            }
-        };
+        let topology = topology_of(pair.state(), spout, &maps, cached, &faults, tasks);
         let cluster = LocalCluster::new();
         cluster.submit("chaos", topology.build().unwrap().topology).unwrap();
         drop((topology, maps));

@@ -24,8 +24,8 @@ use stratus_topology::LocalCluster;
 use stratus_trident::{LogSpout, SpoutKind, StateKind};
 
 use crate::{
-    chaos::{Faults, counts, mute_what_is_on_purpose, runs, topology, until_done},
-    emitted::{Emitted, Watched},
+    chaos::{Faults, counts, mute_what_is_on_purpose, runs, topology, topology_of, until_done},
+    emitted::Emitted,
     memory_log::{Lines, MemoryLog},
     stores::Place,
 };
@@ -74,12 +74,9 @@ async fn run(seed: u64, kind: SpoutKind, state: StateKind, told: &mut Told) -> O
             SpoutKind::Opaque => LogSpout::opaque(log_again, ledger, Lines),
             _ => LogSpout::transactional(log_again, ledger, Lines),
         };
-        let spout = Watched(spout.max_bytes(rng.random_range(50..300)), emitted.clone());
+        let spout = emitted.watch(spout.max_bytes(rng.random_range(50..300)));
         let (tasks, cached) = (rng.random_range(1..4), [0, 3, 1_000][rng.random_range(0..3)]);
-        let topology = match state {
-            StateKind::Opaque => topology(spout, maps.opaque("counts").cached(cached), &faults, tasks),
-            _ => topology(spout, maps.transactional("counts").cached(cached), &faults, tasks),
-        };
+        let topology = topology_of(state, spout, &maps, cached, &faults, tasks);
         let cluster = LocalCluster::new();
         harm(&proxy, rng.random(), rng.random_range(5..40), &late);
         cluster.submit("network", topology.build().unwrap().topology).unwrap();

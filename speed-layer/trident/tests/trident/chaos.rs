@@ -27,8 +27,8 @@ use stratus_trident::{
 };
 
 use crate::{
-    emitted::{Emitted, Watched},
-    faults::{Fault, Faults, FaultyLedger, FaultyLog, FaultyMap, FaultySpout, LONGEST},
+    emitted::Emitted,
+    faults::{Fault, Faults, FaultyLedger, FaultyLog, FaultyMap, LONGEST, faulty_spout},
     memory_log::{Lines, MemoryLog},
     recutting::RecuttingSpout,
 };
@@ -69,7 +69,7 @@ fn topology<T: Clone + Send + Sync + 'static, S: MapState<i64>>(
         tuple.get::<&str>(0)?.split(' ').try_for_each(|word| out.emit((word,)))
     };
     let streams = spouts.into_iter().enumerate().map(|(at, spout)| {
-        let spout = FaultySpout(spout, emission.clone());
+        let spout = faulty_spout(spout, emission.clone());
         topology.new_stream(&format!("lines-{at}"), spout).parallelism_hint(2).shuffle()
     });
     let mut streams: Vec<Stream> = streams.collect();
@@ -162,10 +162,9 @@ async fn run<P: Pair>(seed: u64, kind: Cutting) -> (bool, usize) {
         let bytes = rng.random_range(20..400);
         let mut spouts: Vec<Box<dyn TridentSpout>> = vec![match kind {
             Cutting::Anew => Box::new(recutting.clone()),
-            Cutting::Opaque => Box::new(Watched(
-                LogSpout::opaque(log_again, ledger, Lines).max_bytes(bytes),
-                emitted.clone(),
-            )),
+            Cutting::Opaque => {
+                Box::new(emitted.watch(LogSpout::opaque(log_again, ledger, Lines).max_bytes(bytes)))
+            }
             Cutting::Transactional | Cutting::OfTwo | Cutting::Joined => {
                 Box::new(LogSpout::transactional(log_again, ledger, Lines).max_bytes(bytes))
             }

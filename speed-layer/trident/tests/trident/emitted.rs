@@ -21,6 +21,12 @@ type Words = BTreeMap<String, i64>;
 pub(crate) struct Emitted(Arc<Mutex<BTreeMap<u64, BTreeMap<u64, Words>>>>);
 
 impl Emitted {
+    /// The spout, looked at.
+    pub(crate) fn watch(&self, spout: impl TridentSpout) -> Wrapped {
+        let emitted = self.clone();
+        Wrapped(Box::new(spout), Box::new(move |emitter| Box::new(WatchedEmitter(emitter, emitted.clone()))))
+    }
+
     fn note(&self, attempt: TransactionAttempt, rows: &[RecordBatch]) {
         let mut emitted = self.0.lock().unwrap();
         let words = emitted.entry(attempt.txid).or_default().entry(attempt.attempt).or_default();
@@ -56,11 +62,13 @@ impl Emitted {
     }
 }
 
-/// A spout that is looked at.
-pub(crate) struct Watched<S>(pub(crate) S, pub(crate) Emitted);
+/// A spout with something around each of its emitters.
+pub(crate) struct Wrapped(pub(crate) Box<dyn TridentSpout>, pub(crate) Wrap);
+
+pub(crate) type Wrap = Box<dyn Fn(Box<dyn Emitter>) -> Box<dyn Emitter> + Send + Sync>;
 
 #[async_trait]
-impl<S: TridentSpout> TridentSpout for Watched<S> {
+impl TridentSpout for Wrapped {
     fn schema(&self) -> SchemaRef {
         self.0.schema()
     }
@@ -74,7 +82,7 @@ impl<S: TridentSpout> TridentSpout for Watched<S> {
     }
 
     async fn emitter(&self, context: &TaskContext) -> Result<Box<dyn Emitter>, TaskError> {
-        Ok(Box::new(WatchedEmitter(self.0.emitter(context).await?, self.1.clone())))
+        Ok((self.1)(self.0.emitter(context).await?))
     }
 }
 

@@ -10,7 +10,7 @@ use std::{
 
 use arrow::{
     array::{ArrayRef, Int64Array, RecordBatch},
-    datatypes::{DataType, SchemaRef},
+    datatypes::DataType,
 };
 use async_trait::async_trait;
 use rand::{Rng, SeedableRng, rngs::StdRng};
@@ -21,12 +21,10 @@ use stratus_seam::{
     offsets::{Offset, OffsetVector, Partition},
     store::{CutRequest, Durability, LedgerStore, LedgerWrite, Pin, StoreError, TxnChanges},
 };
-use stratus_topology::{TaskContext, TaskError, fields};
-use stratus_trident::{
-    BackingMap, BatchCoordinator, Emitter, MemoryMap, SpoutKind, TransactionAttempt, TridentSpout,
-};
+use stratus_topology::{TaskError, fields};
+use stratus_trident::{BackingMap, Emitter, MemoryMap, TransactionAttempt, TridentSpout};
 
-use crate::memory_log::MemoryLog;
+use crate::{emitted::Wrapped, memory_log::MemoryLog};
 
 /// What goes wrong, and when: by a seed, for as long as there are faults left.
 #[derive(Clone, Debug)]
@@ -223,25 +221,8 @@ impl Log for FaultyLog {
 }
 
 /// A spout whose emitters err or panic, before they have emitted their part of a batch or behind some of it.
-pub(crate) struct FaultySpout(pub(crate) Box<dyn TridentSpout>, pub(crate) Faults);
-
-#[async_trait]
-impl TridentSpout for FaultySpout {
-    fn schema(&self) -> SchemaRef {
-        self.0.schema()
-    }
-
-    fn kind(&self) -> SpoutKind {
-        self.0.kind()
-    }
-
-    async fn coordinator(&self, context: &TaskContext) -> Result<Box<dyn BatchCoordinator>, TaskError> {
-        self.0.coordinator(context).await
-    }
-
-    async fn emitter(&self, context: &TaskContext) -> Result<Box<dyn Emitter>, TaskError> {
-        Ok(Box::new(FaultyEmitter(self.0.emitter(context).await?, self.1.clone())))
-    }
+pub(crate) fn faulty_spout(spout: Box<dyn TridentSpout>, faults: Faults) -> Wrapped {
+    Wrapped(spout, Box::new(move |emitter| Box::new(FaultyEmitter(emitter, faults.clone()))))
 }
 
 struct FaultyEmitter(Box<dyn Emitter>, Faults);
