@@ -47,6 +47,16 @@ pub enum MapError {
         /// The transaction that was asked for.
         asked: u64,
     },
+    /// Another batch under the number of the last transaction that wrote.
+    #[error(
+        "{what}: transaction {txid} has written, and what is asked for under this number is another batch: the spout's ledger has lost its end, and another batch was given the number. To go on would count records twice or not at all. Restore the ledger; if what it had is gone for good, clear the state (or take another name for it) and count again from the beginning of the log"
+    )]
+    OtherBatch {
+        /// Which state, where.
+        what: String,
+        /// The transaction.
+        txid: u64,
+    },
     /// A write of an attempt at a transaction, when a later attempt at it has written.
     #[error(
         "{what}: a later attempt at transaction {txid} has written, so this is a late write of one that was given up: a write that had no answer in time, or one of a process that another one took over from. It is refused, and nothing is to be done. If it is told again and again, the spout's ledger was restored from an earlier life, or a spout has left the topology while this transaction was under way: end the topology, delete the fence (Redis: HDEL trident:{{NAME}}:meta fence; redb keeps it in the process), and start the topology again"

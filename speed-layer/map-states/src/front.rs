@@ -32,6 +32,13 @@ impl<T: Clone + Send + Sync + 'static, B: BackingMap<T>> BackingMap<T> for Front
         }
     }
 
+    fn is_of(&mut self, digest: Option<u64>) {
+        match self {
+            Self::Bare(map) => map.is_of(digest),
+            Self::Cached(map) => map.is_of(digest),
+        }
+    }
+
     async fn begin_commit(&mut self, txid: Option<u64>) -> Result<(), TaskError> {
         match self {
             Self::Bare(map) => map.begin_commit(txid).await,

@@ -3,6 +3,7 @@
 //! - Table `values:NAME` holds the state `NAME`, whatever the parallelism: key (`&str`) to JSON (`&[u8]`): `value`,
 //!   `[txid,value]` or `[txid,value,previous]`.
 //! - Table `states`: name to kind and highest transaction that wrote, 0 before the first, as `(&str, u64)`.
+//! - Table `digests`: name to the digest of the batch that this transaction is, where it is known, as `u64`.
 //! - Table `layout`: `"version"` to 1.
 //!
 //! A put is one transaction of redb, flushed to disk when it is answered. redb lets one transaction write at a time, so
@@ -35,6 +36,9 @@ const VERSION: u64 = 1;
 
 /// Kind and highest transaction of each state.
 const STATES: TableDefinition<'_, &str, (&str, u64)> = TableDefinition::new("states");
+
+/// The digest of each state's highest transaction.
+const DIGESTS: TableDefinition<'_, &str, u64> = TableDefinition::new("digests");
 
 fn values(table: &str) -> TableDefinition<'_, &'static str, &'static [u8]> {
     TableDefinition::new(table)
@@ -136,6 +140,7 @@ fn database(path: &Path) -> Result<Database, Trouble> {
             }
         }
         txn.open_table(STATES)?;
+        txn.open_table(DIGESTS)?;
     }
     txn.commit()?;
     Ok(db)
@@ -190,6 +195,7 @@ impl MapStore for RedbMaps {
         let cleared = blocking(&what, move || {
             let txn = file.db.begin_write()?;
             txn.open_table(STATES)?.remove(state.as_str())?;
+            txn.open_table(DIGESTS)?.remove(state.as_str())?;
             txn.delete_table(values(&map::table(&state)))?;
             Ok(txn.commit()?)
         });

@@ -23,6 +23,8 @@ struct Known {
     acknowledged: u64,
     /// The last attempt that wrote, where the store does not keep that itself.
     latest: Option<TransactionAttempt>,
+    /// Whether it was said that the state begins in the midst of the transactions.
+    began_late: bool,
     /// Why nothing more is written. It stays: later writes of others must not make it look right again.
     refused: Option<Refusal>,
 }
@@ -73,6 +75,17 @@ impl Standing {
         }
         known.latest = Some(attempt);
         Ok(())
+    }
+
+    /// A state that no transaction has written begins with a later one than the first: it is new, or had no part in those
+    /// before, or its store has lost everything, and nothing in the store says which. Said once.
+    pub(crate) fn begins_late(&self, what: &str, txid: u64) {
+        if !std::mem::replace(&mut self.known().began_late, true) {
+            tracing::warn!(
+                "{what}: nothing has written this state, and it begins with transaction {txid}. If it is not new, its \
+                 store has lost it: end the topology, and restore the state or count again from the beginning of the log"
+            );
+        }
     }
 
     /// Refuses whatever comes from here on; answers with the error. The first reason stays.

@@ -43,6 +43,16 @@ impl fmt::Display for TransactionAttempt {
     }
 }
 
+/// A number for what spouts have written down of a batch, whoever of them did; never 0. `None` of nothing. States keep
+/// it: neither the hash nor what spouts write down may change under a transaction that is under way.
+pub(crate) fn digest(mut metadata: Vec<&str>) -> Option<u64> {
+    if metadata.is_empty() {
+        return None;
+    }
+    metadata.sort_unstable();
+    Some(xxhash_rust::xxh3::xxh3_64(metadata.join("\n").as_bytes()).max(1))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -80,6 +80,8 @@ struct Batch {
     reports: Reports,
     /// Whether it is this batch's turn to commit.
     committing: bool,
+    /// What tells it from other batches of the same number, if that is known.
+    digest: Option<u64>,
     states: operations::States,
     /// The words that are acked when this task is done with the batch.
     held: Vec<Tuples>,
@@ -133,6 +135,7 @@ impl GroupBolt {
             expected: 0,
             reports: Reports::default(),
             committing: false,
+            digest: None,
             states: operations.start_batch(attempt),
             held: Vec::new(),
             sent: BTreeMap::new(),
@@ -324,7 +327,8 @@ impl GroupBolt {
         input: Tuples,
         out: &mut OutputCollector,
     ) -> Result<(), EmitError> {
-        let committed = input.rows().column(0).as_primitive::<Int64Type>().values()[0];
+        let word = |column| input.rows().column(column).as_primitive::<Int64Type>().iter().flatten().next();
+        let (committed, digest) = (word(0).unwrap_or(0), word(1).map(i64::cast_unsigned));
         self.forget(committed as u64);
         // Where states follow on one another, this may be the first that a task hears of a batch.
         let may_begin = self.reports.early == 0 && self.reports.late > 0;
@@ -333,6 +337,7 @@ impl GroupBolt {
         match batch {
             Some(batch) if !matches!(batch.phase, Phase::Failed(_)) => {
                 batch.committing = true;
+                batch.digest = digest;
                 batch.held.push(input);
                 self.proceed(attempt, out).await
             }
@@ -352,7 +357,7 @@ impl GroupBolt {
     ) -> Result<(), EmitError> {
         let Some(mut batch) = self.batches.remove(&attempt.txid) else { return Ok(()) };
         let held = std::mem::take(&mut batch.held);
-        let outputs = match self.operations.finish_batch(attempt, batch.states).await {
+        let outputs = match self.operations.finish_batch(attempt, batch.digest, batch.states).await {
             Ok(outputs) => outputs,
             Err(error) => {
                 tracing::warn!(%attempt, "a batch fails: {error}");

@@ -21,7 +21,7 @@ use tokio::time::Instant;
 use transactions::{Action, Transactions};
 
 use crate::{
-    batch::TransactionAttempt,
+    batch::{self, TransactionAttempt},
     bolt::{BATCH, COMMIT, batch_rows, batch_schema, commit_row, commit_schema},
     spout::{BatchCoordinator, TridentSpout},
 };
@@ -29,7 +29,7 @@ use crate::{
 /// How batches are paced.
 #[derive(Clone, Debug)]
 pub struct Pace {
-    /// Batches that may be under way at once.
+    /// Batches that may be under way at once; 0 is 1.
     pub max_pending: usize,
     /// The least time from one batch to the next: what comes in meanwhile goes into one.
     pub interval: Duration,
@@ -160,7 +160,7 @@ impl MasterCoordinator {
         if self.last_batch.is_some_and(|last| last.elapsed() < self.pace.interval) {
             return Ok(false);
         }
-        let Some(txid) = self.transactions.next(self.pace.max_pending) else { return Ok(false) };
+        let Some(txid) = self.transactions.next(self.pace.max_pending.max(1)) else { return Ok(false) };
         let (mut found, mut spouts) = (false, Vec::with_capacity(self.coordinators.len()));
         for (name, coordinator) in &mut self.coordinators {
             let metadata = coordinator.next(txid).await?;
@@ -188,7 +188,7 @@ impl MasterCoordinator {
     async fn retry(&mut self, out: &mut SpoutOutputCollector) -> Result<bool, TaskError> {
         let now = Instant::now();
         // After a recovery many may be open. What a task holds of them is bounded as that of new ones is.
-        let last = self.transactions.committed() + self.pace.max_pending.max(1) as u64;
+        let last = self.transactions.committed().saturating_add(self.pace.max_pending.max(1) as u64);
         let due = self.retries.iter().filter(|(txid, (at, _))| **txid <= last && *at <= now);
         let mut due: Vec<u64> = due.map(|(txid, _)| *txid).collect();
         due.sort_unstable();
@@ -217,10 +217,25 @@ impl MasterCoordinator {
         Ok(!due.is_empty())
     }
 
+    /// A digest of what is written down of a batch, if that stays.
+    fn digest(&self, txid: u64) -> Option<u64> {
+        let mut parts = Vec::new();
+        // Who has no part in a batch may join and leave meanwhile.
+        for (name, metadata) in self.metadata.get(&txid)?.iter().filter(|(_, metadata)| !metadata.is_empty())
+        {
+            if !self.spouts.iter().any(|(known, spout)| known == name && spout.metadata_stays()) {
+                return None;
+            }
+            parts.push(metadata.as_str());
+        }
+        batch::digest(parts)
+    }
+
     async fn commit(&mut self, out: &mut SpoutOutputCollector) -> Result<bool, TaskError> {
         match self.transactions.commit() {
             Some(attempt) => {
-                self.send(attempt, true, COMMIT, commit_row(self.transactions.committed())?, out).await?;
+                let row = commit_row(self.transactions.committed(), self.digest(attempt.txid))?;
+                self.send(attempt, true, COMMIT, row, out).await?;
                 Ok(true)
             }
             None => Ok(false),
@@ -256,6 +271,11 @@ impl MasterCoordinator {
         let pause = self.retries.get(&txid).map_or(FIRST_PAUSE, |(_, pause)| *pause);
         self.retries.insert(txid, (Instant::now() + pause, pause));
     }
+}
+
+/// Attempts below this number have begun; those that begin from here on are not.
+pub(crate) fn begun_attempts() -> u64 {
+    ATTEMPTS.load(Relaxed)
 }
 
 fn new_attempt() -> u64 {

@@ -50,6 +50,11 @@ pub(crate) trait Processor: Send {
         out: &mut Vec<RecordBatch>,
     ) -> Result<(), TaskError>;
 
+    /// The batch that is finished next has this digest, if one is known.
+    fn is_of(&mut self, digest: Option<u64>) {
+        let _ = digest;
+    }
+
     /// All rows of a batch have come. Before a commit this happens in the order of the txids.
     async fn finish_batch(
         &mut self,

@@ -49,6 +49,13 @@ pub trait TridentSpout: Send + Sync + 'static {
         false
     }
 
+    /// Whether the metadata that is written down of a batch stays, whatever becomes of its attempts. Then states take a
+    /// batch with other metadata under the same number for what it is: another batch, which the ledger gave the number of
+    /// one that it had forgotten.
+    fn metadata_stays(&self) -> bool {
+        false
+    }
+
     /// The one that says what is in a batch. There is one at a time.
     ///
     /// # Errors

@@ -42,6 +42,12 @@ pub trait State: Send + 'static {
         let _ = attempt;
     }
 
+    /// What is committed next is the batch of which this is written down, as a digest; none: nobody knows. For states that
+    /// tell a batch from another one that was given its number because the ledger had forgotten it.
+    fn is_of(&mut self, digest: Option<u64>) {
+        let _ = digest;
+    }
+
     /// What follows belongs to this transaction; none: to no transaction, as from a remote call. A transaction without
     /// tuples for this partition begins and commits, too.
     ///

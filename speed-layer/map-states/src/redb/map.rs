@@ -8,13 +8,13 @@ use stratus_topology::TaskError;
 use stratus_trident::{BackingMap, StateKind, TransactionAttempt};
 
 use super::{
-    File, STATES,
+    DIGESTS, File, STATES,
     trouble::{Trouble, blocking},
     values,
 };
 use crate::{
     MapError, Stored,
-    guard::{self, Guard},
+    guard::{self, Guard, Seen},
 };
 
 /// The table of a state's values.
@@ -38,15 +38,17 @@ impl<T> RedbMap<T> {
     }
 }
 
-/// The highest transaction that wrote.
+/// The last transaction that wrote.
 fn seen(
     states: &impl ReadableTable<&'static str, (&'static str, u64)>,
+    digests: &impl ReadableTable<&'static str, u64>,
     name: &str,
     kind: StateKind,
     what: &str,
-) -> Result<u64, Trouble> {
+) -> Result<Seen, Trouble> {
+    let digest = digests.get(name)?.map_or(0, |digest| digest.value());
     match states.get(name)?.map(|held| (held.value().0 == guard::name(kind), held.value().1)) {
-        Some((true, seen)) => Ok(seen),
+        Some((true, txid)) => Ok(Seen { txid, digest }),
         _ => Err(MapError::Cleared { what: what.to_owned() }.into()),
     }
 }
@@ -63,14 +65,21 @@ impl<T: Stored> BackingMap<T> for RedbMap<T> {
         self.guard.begin_attempt(attempt);
     }
 
+    fn is_of(&mut self, digest: Option<u64>) {
+        self.guard.is_of(digest);
+    }
+
     async fn begin_commit(&mut self, txid: Option<u64>) -> Result<(), TaskError> {
         self.guard.end(&self.what)?;
-        let mut found = 0;
+        let mut found = Seen::default();
         if self.guard.guards(txid).is_some() {
             let what = format!("{}: beginning a transaction", self.what);
             let (file, name, kind) = (Arc::clone(&self.file), Arc::clone(&self.name), self.guard.kind);
             let told = what.clone();
-            let look = move || seen(&file.db.begin_read()?.open_table(STATES)?, &name, kind, &told);
+            let look = move || {
+                let txn = file.db.begin_read()?;
+                seen(&txn.open_table(STATES)?, &txn.open_table(DIGESTS)?, &name, kind, &told)
+            };
             found = blocking(&what, look).await.map_err(|error| self.guard.told(error))?;
         }
         Ok(self.guard.begin(&self.what, txid, found)?)
@@ -103,20 +112,23 @@ impl<T: Stored> BackingMap<T> for RedbMap<T> {
         let entries = entries.into_iter().map(|(key, value)| Ok((key, serde_json::to_vec(&value)?)));
         let entries: Vec<(String, Vec<u8>)> = entries.collect::<Result<_, TaskError>>()?;
         let (file, name, kind) = (Arc::clone(&self.file), Arc::clone(&self.name), self.guard.kind);
-        let (txid, told) = (self.guard.under_way(), what.clone());
+        let (txid, digest, told) = (self.guard.under_way(), self.guard.digest(), what.clone());
         let (attempt, standing) = (self.guard.attempt(), Arc::clone(&self.guard.standing));
         let write = move || {
             let txn = file.db.begin_write()?;
             {
-                let mut states = txn.open_table(STATES)?;
-                let seen = seen(&states, &name, kind, &told)?;
-                guard::check(&told, txid, seen)?;
+                let (mut states, mut digests) = (txn.open_table(STATES)?, txn.open_table(DIGESTS)?);
+                let seen = seen(&states, &digests, &name, kind, &told)?;
+                guard::check(&told, txid, digest, seen)?;
                 if let Some(attempt) = attempt {
                     // One write after the other, and only this process has the file open.
                     standing.latest(&told, attempt)?;
                 }
-                if txid > seen {
+                if txid > seen.txid {
                     states.insert(&*name, (guard::name(kind), txid))?;
+                }
+                if txid > seen.txid || (txid == seen.txid && digest != 0) {
+                    digests.insert(&*name, digest)?;
                 }
                 let mut table = txn.open_table(values(&table(&name)))?;
                 for (key, value) in &entries {

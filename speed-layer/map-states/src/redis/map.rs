@@ -9,7 +9,7 @@ use stratus_trident::{BackingMap, TransactionAttempt};
 use super::{Keys, connection::Connection, script, trouble};
 use crate::{
     MapError, Stored,
-    guard::{self, Guard},
+    guard::{self, Guard, Seen},
     standing::Refusal,
 };
 
@@ -34,20 +34,23 @@ impl<T> RedisMap<T> {
         Self { connection, keys, guard, what, value: PhantomData }
     }
 
-    /// The highest transaction that wrote, and how many writes there were.
-    async fn seen(&mut self) -> Result<(Option<u64>, u64), MapError> {
+    /// The last transaction that wrote, and how many writes there were.
+    async fn seen(&mut self) -> Result<(Seen, u64), MapError> {
         let told = |error| trouble::told(&format!("{}: beginning a transaction", self.what), &error);
-        let command = redis::cmd("HMGET").arg(&self.keys.meta).arg(&["kind", "txid", "writes"]).take();
-        let (kind, txid, writes): (Option<String>, Option<String>, Option<String>) =
-            self.connection.run(&command).await.map_err(told)?;
+        let command =
+            redis::cmd("HMGET").arg(&self.keys.meta).arg(&["kind", "txid", "writes", "digest"]).take();
+        let found: Vec<Option<String>> = self.connection.run(&command).await.map_err(told)?;
+        let [kind, txid, writes, digest] = <[_; 4]>::try_from(found)
+            .map_err(|found| self.damaged(&format!("four fields were asked for: {found:?}")))?;
         if kind.as_deref() != Some(guard::name(self.guard.kind)) {
             return Err(self.guard.standing.refuse(&self.what, Refusal::Cleared));
         }
         let number = |field: &str, found: Option<String>| {
-            let number = found.as_deref().map(str::parse).transpose();
+            let number = found.as_deref().map_or(Ok(0), str::parse);
             number.map_err(|_| self.damaged(&format!("the {field} in {} is {found:?}", self.keys.meta)))
         };
-        Ok((number("txid", txid)?, number("writes", writes)?.unwrap_or(0)))
+        let seen = Seen { txid: number("txid", txid)?, digest: number("digest", digest)? };
+        Ok((seen, number("writes", writes)?))
     }
 
     fn damaged(&self, cause: &str) -> MapError {
@@ -65,7 +68,7 @@ impl<T> RedisMap<T> {
     /// values or somebody has deleted them: then there is still a txid. It is asked for first, since the values were
     /// there as soon as it was.
     async fn are_not_lost(&mut self) -> Result<(), MapError> {
-        if !self.guard.keeps_txids() || self.seen().await?.0.is_none() {
+        if !self.guard.keeps_txids() || self.seen().await?.0.txid == 0 {
             return Ok(());
         }
         let told = |error| trouble::told(&format!("{}: looking for its values", self.what), &error);
@@ -78,7 +81,7 @@ impl<T> RedisMap<T> {
         self.guard.standing.check(&self.what)?;
         let (txid, floor) = (self.guard.under_way(), self.guard.standing.floor());
         let fence = self.guard.attempt().and_then(TransactionAttempt::fence).unwrap_or(0);
-        let texts = [txid, floor, fence].map(|number| number.to_string());
+        let texts = [txid, floor, fence, self.guard.digest()].map(|number| number.to_string());
         let mut args = vec![guard::name(self.guard.kind)];
         args.extend(texts.iter().chain(pairs).map(String::as_str));
         let answer: Vec<String> =
@@ -103,6 +106,7 @@ impl<T> RedisMap<T> {
             ["behind", seen] => {
                 Err(MapError::Behind { what: self.what.clone(), seen: number(seen)?, asked: txid })
             }
+            ["other"] => Err(MapError::OtherBatch { what: self.what.clone(), txid }),
             ["replaced"] => Err(MapError::Replaced { what: self.what.clone(), txid }),
             _ => Err(self.damaged(&format!("the script answers {answer:?}"))),
         }
@@ -121,17 +125,21 @@ impl<T: Stored> BackingMap<T> for RedisMap<T> {
         self.guard.begin_attempt(attempt);
     }
 
+    fn is_of(&mut self, digest: Option<u64>) {
+        self.guard.is_of(digest);
+    }
+
     async fn begin_commit(&mut self, txid: Option<u64>) -> Result<(), TaskError> {
         self.guard.end(&self.what)?;
-        let mut seen = 0;
+        let mut seen = Seen::default();
         if self.guard.guards(txid).is_some() {
             let floor = self.guard.standing.floor();
-            let (txid, writes) = self.seen().await?;
+            let (found, writes) = self.seen().await?;
             if writes < floor {
                 let refusal = Refusal::WentBack { acknowledged: floor, found: writes };
                 return Err(self.guard.standing.refuse(&self.what, refusal).into());
             }
-            seen = txid.unwrap_or(0);
+            seen = found;
         }
         Ok(self.guard.begin(&self.what, txid, seen)?)
     }

@@ -1,9 +1,9 @@
 -- Arguments per call: Lua's unpack fails at about 8,000. Even, for a key and its value stay together.
 local CHUNK = 2000
--- Kind, txid, floor, fence; keys and values follow.
-local FIRST = 5
+-- Kind, txid, floor, fence, digest; keys and values follow.
+local FIRST = 6
 
-local held = redis.call('HMGET', KEYS[1], 'kind', 'txid', 'writes', 'fence')
+local held = redis.call('HMGET', KEYS[1], 'kind', 'txid', 'writes', 'fence', 'digest')
 if held[1] ~= ARGV[1] then
   return {'cleared'}
 end
@@ -28,13 +28,19 @@ local again = txid == seen
 if txid ~= '0' and again and fence ~= '0' and less(fence, kept) then
   return {'replaced'}
 end
+-- Digests tell batches of one number apart.
+local known, digest = held[5] or '0', ARGV[5]
+if txid ~= '0' and again and digest ~= '0' and known ~= '0' and digest ~= known then
+  return {'other'}
+end
 -- The values first: a key of another type is an error of its first command, when nothing has been written.
 for first = FIRST, #ARGV, CHUNK do
   redis.call('HSET', KEYS[2], unpack(ARGV, first, math.min(first + CHUNK - 1, #ARGV)))
 end
 local writes = held[3] or '0'
 if txid ~= '0' and #ARGV >= FIRST then
-  redis.call('HSET', KEYS[1], 'txid', txid, 'fence', again and fence == '0' and kept or fence)
+  redis.call('HSET', KEYS[1], 'txid', txid, 'fence', again and fence == '0' and kept or fence,
+    'digest', again and digest == '0' and known or digest)
   writes = redis.call('HINCRBY', KEYS[1], 'writes', 1)
 end
 return {'put', string.format('%.0f', writes)}

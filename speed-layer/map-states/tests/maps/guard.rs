@@ -100,6 +100,67 @@ async fn a_late_write_of_an_attempt<P: Place>() {
     assert_eq!(add(&mut next, 6, &keys(0..1), 1).await.unwrap(), [3]);
 }
 
+/// Between two lives of a coordinator another process has had the ledger, and has written.
+async fn written_by_others_between_two_lives<P: Place>() {
+    let Some(place) = P::begin() else { return };
+    let maps = place.open().await;
+    let map = maps.map(StateKind::Opaque, "counts").await.unwrap();
+    let (mut ours, mut theirs) =
+        (OpaqueMap::new(CachedMap::new(map, 100)), opaque(&maps, "counts").await.unwrap());
+    let begins = |txid, epoch| TransactionAttempt { txid, epoch, attempt: 1 };
+    ours.begin_attempt(begins(1, 1));
+    assert_eq!(add(&mut ours, 1, &keys(0..2), 1).await.unwrap(), [1, 1]);
+    ours.begin_attempt(begins(2, 1));
+    assert_eq!(add(&mut ours, 2, &keys(0..2), 1).await.unwrap(), [2, 2]);
+    theirs.begin_attempt(begins(3, 2));
+    assert_eq!(add(&mut theirs, 3, &keys(0..1), 1).await.unwrap(), [3]);
+    ours.begin_attempt(begins(4, 3));
+    assert_eq!(add(&mut ours, 4, &keys(0..2), 1).await.unwrap(), [4, 3]);
+}
+
+/// A ledger that has lost its end gives a number again, to another batch.
+async fn another_batch_under_a_number_that_has_written<P: Place>() {
+    let Some(place) = P::begin() else { return };
+    let maps = place.open().await;
+    let other = |error: &MapError| matches!(error, MapError::OtherBatch { txid: 5, .. });
+    let mut late = maps.map::<OpaqueValue<i64>>(StateKind::Opaque, "counts").await.unwrap();
+    late.is_of(Some(2));
+    late.begin_commit(Some(5)).await.unwrap();
+    let mut state = opaque(&maps, "counts").await.unwrap();
+    state.is_of(Some(1));
+    assert_eq!(add(&mut state, 5, &keys(0..2), 1).await.unwrap(), [1, 1]);
+    assert_eq!(add(&mut state, 5, &keys(0..2), 1).await.unwrap(), [1, 1], "a replay");
+    let error = refused(late.multi_put(vec![(keys(0..1).remove(0), OpaqueValue::new(5, 9, None))]).await);
+    assert!(other(&error), "{error}");
+    drop((late, state, maps));
+    // The next life; a batch without keys, or with none that is new, puts nothing and is refused as well.
+    let maps = place.open().await;
+    let mut state = opaque(&maps, "counts").await.unwrap();
+    state.is_of(Some(2));
+    for keys in [keys(0..3), keys(0..2), keys(0..0)] {
+        let error = refused(add(&mut state, 5, &keys, 1).await);
+        assert!(other(&error) && error.to_string().contains("Restore the ledger"), "{error}");
+    }
+    // Whoever knows nothing of it is told apart from nobody, and what is known stays.
+    state.is_of(None);
+    assert_eq!(add(&mut state, 5, &keys(0..1), 1).await.unwrap(), [1]);
+    state.is_of(Some(2));
+    assert!(other(&refused(add(&mut state, 5, &keys(0..1), 1).await)));
+    state.is_of(Some(1));
+    assert_eq!(add(&mut state, 5, &keys(0..1), 1).await.unwrap(), [1]);
+    state.is_of(Some(2));
+    assert_eq!(add(&mut state, 6, &keys(0..1), 1).await.unwrap(), [2]);
+    state.is_of(Some(1));
+    assert!(matches!(
+        refused(add(&mut state, 6, &keys(0..1), 1).await),
+        MapError::OtherBatch { txid: 6, .. }
+    ));
+    maps.clear("counts").await.unwrap();
+    let mut state = opaque(&maps, "counts").await.unwrap();
+    state.is_of(Some(7));
+    assert_eq!(add(&mut state, 6, &keys(0..1), 1).await.unwrap(), [1]);
+}
+
 async fn one_of_another_kind<P: Place>() {
     let Some(place) = P::begin() else { return };
     let maps = place.open().await;
@@ -175,4 +236,7 @@ macro_rules! on_both {
     };
 }
 
-on_both! { a_lost_ledger a_late_write a_late_write_of_an_attempt one_of_another_kind cleared_under_a_cache }
+on_both! {
+    a_lost_ledger a_late_write a_late_write_of_an_attempt written_by_others_between_two_lives
+    another_batch_under_a_number_that_has_written one_of_another_kind cleared_under_a_cache
+}

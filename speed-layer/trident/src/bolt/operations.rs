@@ -100,6 +100,7 @@ impl Operations {
     pub(crate) async fn finish_batch(
         &mut self,
         attempt: TransactionAttempt,
+        digest: Option<u64>,
         mut states: States,
     ) -> Result<Outputs, TaskError> {
         let mut outputs = Vec::new();
@@ -107,6 +108,7 @@ impl Operations {
         for place in 0..self.places.len() {
             let mut emitted = Vec::new();
             if let (Some(processor), Some(state)) = (&mut self.places[place].0, states[place].take()) {
+                processor.is_of(digest);
                 processor.finish_batch(attempt, state, &mut emitted).await?;
             }
             self.pass_on(place, &mut states, emitted, &mut outputs)?;

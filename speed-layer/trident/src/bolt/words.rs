@@ -23,7 +23,7 @@ pub(crate) fn batch_schema() -> SchemaRef {
 }
 
 pub(crate) fn commit_schema() -> SchemaRef {
-    fields([("committed", DataType::Int64)])
+    fields([("committed", DataType::Int64), ("digest", DataType::Int64)])
 }
 
 /// A batch to emit, for every spout of its group.
@@ -35,8 +35,9 @@ pub(crate) fn batch_rows(spouts: &[(String, String)], committed: u64) -> Result<
     Ok(RecordBatch::try_new(batch_schema(), vec![names, metadata, committed])?)
 }
 
-/// A batch to commit.
-pub(crate) fn commit_row(committed: u64) -> Result<RecordBatch, TaskError> {
+/// A batch to commit, with the digest of what is written down of it, if it is known.
+pub(crate) fn commit_row(committed: u64, digest: Option<u64>) -> Result<RecordBatch, TaskError> {
     let committed: ArrayRef = Arc::new(Int64Array::from(vec![committed as i64]));
-    Ok(RecordBatch::try_new(commit_schema(), vec![committed])?)
+    let digest: ArrayRef = Arc::new(Int64Array::from(vec![digest.map(u64::cast_signed)]));
+    Ok(RecordBatch::try_new(commit_schema(), vec![committed, digest])?)
 }

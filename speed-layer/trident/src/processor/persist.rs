@@ -48,6 +48,7 @@ pub(crate) struct PersistProcessor<F: StateFactory, U> {
     emitted: SchemaRef,
     /// Whether batches are transactions. Those of remote calls are not: their txids begin anew with each coordinator.
     transactional: bool,
+    digest: Option<u64>,
 }
 
 impl<F: StateFactory, U> PersistProcessor<F, U> {
@@ -58,7 +59,7 @@ impl<F: StateFactory, U> PersistProcessor<F, U> {
         emitted: SchemaRef,
         transactional: bool,
     ) -> Self {
-        Self { partition: Partition::new(states), updater, input, emitted, transactional }
+        Self { partition: Partition::new(states), updater, input, emitted, transactional, digest: None }
     }
 }
 
@@ -83,6 +84,10 @@ impl<F: StateFactory, U: StateUpdater<F::State>> Processor for PersistProcessor<
         Ok(())
     }
 
+    fn is_of(&mut self, digest: Option<u64>) {
+        self.digest = digest;
+    }
+
     async fn finish_batch(
         &mut self,
         attempt: TransactionAttempt,
@@ -94,6 +99,7 @@ impl<F: StateFactory, U: StateUpdater<F::State>> Processor for PersistProcessor<
         let txid = self.transactional.then_some(attempt.txid);
         let mut state = self.partition.state()?.lock().await;
         state.begin_attempt(attempt);
+        state.is_of(self.digest);
         state.begin_commit(txid).await?;
         if let Some(first) = rows.first() {
             let rows = concat_batches(first.schema_ref(), &rows)?;

@@ -158,6 +158,10 @@ impl<T: Translator> TridentSpout for LogSpout<T> {
         self.kind
     }
 
+    fn metadata_stays(&self) -> bool {
+        true
+    }
+
     async fn coordinator(&self, _context: &TaskContext) -> Result<Box<dyn BatchCoordinator>, TaskError> {
         Ok(Box::new(LogCoordinator::new(self.clone())))
     }

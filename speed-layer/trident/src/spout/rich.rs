@@ -25,7 +25,7 @@ use tokio::{
 
 use self::host::{Host, Order};
 use super::{BatchCoordinator, Emitter, Recovery, SpoutKind, TridentSpout};
-use crate::batch::TransactionAttempt;
+use crate::{batch::TransactionAttempt, coordinator::begun_attempts};
 
 /// What a batch's metadata says: that there is something to emit. What that is each task's spout decides.
 const METADATA: &str = "some";
@@ -157,7 +157,8 @@ impl TridentSpout for RichSpout {
 impl BatchCoordinator for RichSpout {
     async fn recover(&mut self) -> Result<Recovery, TaskError> {
         // What was under way is in no batch any more.
-        self.tell(|| Order::FailAll);
+        let first = begun_attempts();
+        self.tell(|| Order::FailAll(first));
         Ok(Recovery { committed: *lock(&self.shared.committed), ..Recovery::default() })
     }
 
@@ -199,6 +200,10 @@ impl Emitter for RichEmitter {
         metadata: &str,
     ) -> Result<Vec<RecordBatch>, TaskError> {
         if metadata.is_empty() {
+            // An attempt before this one may have had a part in the batch.
+            if let Some(orders) = &self.orders {
+                drop(orders.send(Order::Failed(attempt.txid, "its batch begins without it".into())));
+            }
             return Ok(Vec::new());
         }
         let orders = match self.orders.take() {
@@ -207,7 +212,7 @@ impl Emitter for RichEmitter {
         };
         let (answer, answered) = oneshot::channel();
         // What was not taken is let go here, and with it the answer.
-        drop(orders.send(Order::Emit(attempt.txid, answer)));
+        drop(orders.send(Order::Emit(attempt, answer)));
         match answered.await {
             Ok(rows) => {
                 self.orders = Some(orders);

@@ -21,6 +21,13 @@ pub trait BackingMap<T>: Send + Sync + 'static {
         let _ = attempt;
     }
 
+    /// The transaction that begins next is the batch of which this is written down, as a digest; none: nobody knows. A
+    /// store that remembers the digest of the last one can refuse another batch under its number: the spout's ledger must
+    /// have lost its end.
+    fn is_of(&mut self, digest: Option<u64>) {
+        let _ = digest;
+    }
+
     /// What is put from here on belongs to this transaction; none: to no transaction. A store that remembers which
     /// transaction wrote last refuses one before it: the spout's ledger must have been lost.
     ///
@@ -147,6 +154,10 @@ macro_rules! map_state {
         impl<V: TridentValue, B: BackingMap<$stored>> State for $name<V, B> {
             fn begin_attempt(&mut self, attempt: TransactionAttempt) {
                 self.map.begin_attempt(attempt);
+            }
+
+            fn is_of(&mut self, digest: Option<u64>) {
+                self.map.is_of(digest);
             }
 
             async fn begin_commit(&mut self, txid: Option<u64>) -> Result<(), TaskError> {

@@ -140,6 +140,81 @@ async fn a_ledger_that_lost_its_tail_is_refused_and_one_that_is_whole_goes_on() 
     assert_eq!(counts.now(), words([("kept", 5), ("lost", 9)]));
 }
 
+/// The store of a running process's ledger loses its end, or everything: the process knows what it was.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_ledger_that_its_store_lost_is_written_down_again() {
+    for (everything, refuses) in [(false, false), (false, true), (true, false), (true, true)] {
+        let (store, id) = (MemoryStore::new(), SourceId::new());
+        let mut back = store.snapshot();
+        let source = Source { log: MemoryLog::new(2), ledger: ledger(&store, id).await };
+        let counts = Counts::default();
+        let topology = topology();
+        count(
+            &topology.new_stream("lines", transactional(&source.log, &source.ledger).max_bytes(1)),
+            &counts,
+        );
+        let cluster = start(&topology);
+        source.append(3, "before");
+        all_committed(&source.ledger, &source.log).await;
+        if !everything {
+            back = store.snapshot();
+        }
+        source.append(4, "lost");
+        all_committed(&source.ledger, &source.log).await;
+        // Batches of which the store then knows nothing are under way, and have written or not.
+        counts.refuse(refuses);
+        let committed = record(&source.ledger).await.unwrap().committed;
+        source.append(5, "open");
+        source.appended(committed + 1).await;
+        store.restore_ledger(id, &back);
+        source.log.append(1, "after");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        counts.refuse(false);
+        all_committed(&source.ledger, &source.log).await;
+        kill(&cluster).await;
+        let all = words([("before", 3), ("lost", 4), ("open", 5), ("after", 1)]);
+        assert_eq!(counts.now(), all, "everything: {everything}, refuses: {refuses}");
+        let record = record(&source.ledger).await.unwrap();
+        assert_eq!(record.appended, record.committed);
+        // The next life goes on from there.
+        source.append(1, "after");
+        source.count_alone(&counts).await;
+        assert_eq!(counts.now()["after"], 2);
+    }
+}
+
+/// What is given to a log that lost its end has offsets that were counted before.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_log_that_lost_its_end_is_not_read_on() {
+    let (source, counts) = of_five().await;
+    let life = || {
+        let topology = topology();
+        count(&topology.new_stream("lines", opaque(&source.log, &source.ledger)), &counts);
+        start(&topology)
+    };
+    let refused = async |cluster: &_| {
+        until("it is refused", || async {
+            let metrics = stratus_topology::LocalCluster::metrics(cluster, "test").unwrap();
+            let error = metrics.components["$mastercoord-bg0"].last_error.clone().unwrap_or_default();
+            error.contains("lost its tail")
+        })
+        .await;
+    };
+    let cluster = life();
+    all_committed(&source.ledger, &source.log).await;
+    source.log.cut_off(0, 3);
+    refused(&cluster).await;
+    source.log.append_all(0, &["x", "y", "z"]);
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    kill(&cluster).await;
+    assert_eq!(counts.now().len(), 5, "also when it is longer than it was");
+    source.log.cut_off(0, 4);
+    let cluster = life();
+    refused(&cluster).await;
+    kill(&cluster).await;
+    assert_eq!(counts.now().len(), 5, "the next life looks where it ends");
+}
+
 /// Lets a batch be written down, not committed, and lets the process end; `lose` happens, and it begins again.
 async fn replayed(source: &Source, counts: &Counts, is_opaque: bool, lose: impl FnOnce()) -> bool {
     counts.refuse(true);

@@ -78,6 +78,12 @@ impl MemoryLog {
         lines.earliest = lines.earliest.max(earliest);
     }
 
+    /// Loses its end, as a partition does whose leader was behind.
+    pub(crate) fn cut_off(&self, partition: usize, end: usize) {
+        self.lock()[partition].lines.truncate(end);
+        self.0.news.notify_waiters();
+    }
+
     /// From now on reading a partition is like this.
     pub(crate) fn trouble(&self, partition: usize, trouble: Option<Trouble>) {
         self.lock()[partition].trouble = trouble;
@@ -136,8 +142,12 @@ impl Log for MemoryLog {
             let (log, earliest) = ("memory".to_owned(), lines.earliest);
             return Err(LogError::Gone { log, partition, from, earliest });
         }
+        let end = lines.lines.len() as Offset;
+        if from > end {
+            return Err(LogError::lost_its_tail(partition, end, from));
+        }
         let (mut bytes, mut records) = (Vec::new(), Vec::new());
-        for offset in from..until.unwrap_or(u64::MAX).min(lines.lines.len() as Offset) {
+        for offset in from..until.unwrap_or(u64::MAX).min(end) {
             if !records.is_empty() && bytes.len() >= max_bytes {
                 break;
             }

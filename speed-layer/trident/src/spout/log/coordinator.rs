@@ -4,8 +4,9 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use async_trait::async_trait;
 use stratus_seam::{
-    ids::{SourceId, ViewId},
+    ids::{SourceId, Token, ViewId},
     ledger::{Ledger, Txn},
+    log::LogError,
     offsets::OffsetVector,
     store::{Durability, LedgerWrite, TxnChanges},
 };
@@ -22,16 +23,30 @@ use crate::spout::{BatchCoordinator, Recovery, SpoutKind};
 pub(super) struct LogCoordinator<T> {
     spout: LogSpout<T>,
     reader: Reader,
-    /// The ledger as this coordinator wrote it last.
+    /// The ledger as this coordinator wrote it last; none while it is in doubt.
     record: Option<Ledger>,
-    /// The entries of batches that are not committed.
+    /// The last one that the store has acknowledged, or, while that is being restored, the one that it was.
+    acknowledged: Option<Ledger>,
+    /// The tokens of this coordinator that the store may hold, if it holds what this one wrote last.
+    tokens: Vec<Token>,
+    /// Whether the store is being told again what it has lost.
+    restoring: bool,
+    /// The entries of batches that are not committed in that.
     open: BTreeMap<u64, Txn>,
 }
 
 impl<T: Translator> LogCoordinator<T> {
     pub(super) fn new(spout: LogSpout<T>) -> Self {
         let reader = Reader::new(Arc::clone(&spout.log), spout.max_bytes, spout.kind == SpoutKind::Opaque);
-        Self { spout, reader, record: None, open: BTreeMap::new() }
+        Self {
+            spout,
+            reader,
+            record: None,
+            acknowledged: None,
+            tokens: Vec::new(),
+            restoring: false,
+            open: BTreeMap::new(),
+        }
     }
 
     fn record(&self) -> Result<&Ledger, TaskError> {
@@ -63,8 +78,56 @@ impl<T: Translator> LogCoordinator<T> {
                 return Err("the ledger was taken over by another coordinator, or was lost".into());
             }
         }
+        if !self.restoring {
+            self.acknowledged = Some(next.clone());
+        }
         self.record = Some(next);
         Ok(())
+    }
+
+    /// What the store has lost of what it had acknowledged, if nobody else has written since: then this coordinator
+    /// still knows it.
+    fn lost(&self, found: Option<&Ledger>) -> Option<Ledger> {
+        let acknowledged = self.acknowledged.as_ref()?;
+        let behind = |found: &Ledger| {
+            let is_back = self.restoring || found.revision < acknowledged.revision;
+            is_back && self.tokens.contains(&found.token)
+        };
+        found.is_none_or(behind).then(|| acknowledged.clone())
+    }
+
+    /// Writes down again what the store has lost: how far everything is committed, then each open batch, as it was.
+    async fn restore(&mut self, expected: Option<(Token, u64)>, lost: Ledger) -> Result<(), TaskError> {
+        tracing::warn!(
+            source = %lost.log,
+            committed = lost.committed,
+            appended = lost.appended,
+            found = ?expected.map(|(_, revision)| revision),
+            acknowledged = lost.revision,
+            "the store has lost the end of the spout's ledger; it is written down again"
+        );
+        let next =
+            Ledger { appended: lost.committed, appended_to: lost.committed_to.clone(), ..lost.take_over(0) };
+        let open: Vec<(u64, Ranges)> = self.open.values().map(|txn| (txn.txid, txn.ranges.clone())).collect();
+        // Should this be cut off, the next attempt finds this token or the one before, and begins again.
+        self.restoring = true;
+        self.tokens.push(next.token);
+        self.take(expected, next).await?;
+        for (txid, ranges) in open {
+            self.append(txid, ranges).await?;
+        }
+        Ok(())
+    }
+
+    /// Writes the first record of this life.
+    async fn take(&mut self, expected: Option<(Token, u64)>, next: Ledger) -> Result<(), TaskError> {
+        match self.spout.ledger.write(expected, &next, TxnChanges::default(), Durability::Now).await? {
+            LedgerWrite::Written => {
+                self.record = Some(next);
+                Ok(())
+            }
+            LedgerWrite::Refused(_) => Err("another coordinator takes the ledger over at this moment".into()),
+        }
     }
 
     /// Writes down what is in a batch. The ledger's numbers are the coordinator's: batches that began without this
@@ -108,37 +171,42 @@ impl<T: Translator> LogCoordinator<T> {
 #[async_trait]
 impl<T: Translator> BatchCoordinator for LogCoordinator<T> {
     async fn recover(&mut self) -> Result<Recovery, TaskError> {
+        self.reader.check()?;
         let (ledger, log) = (Arc::clone(&self.spout.ledger), self.spout.log.id().await?);
         let found = ledger.read().await?;
-        let (expected, next) = match found {
-            Some(found) if found.log != log => {
-                let was = found.log;
+        self.record = None;
+        self.spout.read().clear();
+        self.reader.forget();
+        let expected = found.as_ref().map(|found| (found.token, found.revision));
+        match (self.lost(found.as_ref()), found) {
+            (_, Some(Ledger { log: was, .. })) | (Some(Ledger { log: was, .. }), None) if was != log => {
                 return Err(format!(
                     "the ledger is of the log {was}, which is now {log}: its offsets mean others"
                 )
                 .into());
             }
-            Some(found) => (Some((found.token, found.revision)), found.take_over(0)),
-            None => {
+            (Some(lost), _) => self.restore(expected, lost).await?,
+            (None, Some(found)) => {
+                let (end, absorbed) = (self.spout.log.end().await?, &found.appended_to);
+                let lost = absorbed.iter().find(|(partition, absorbed)| end.get(*partition) < *absorbed);
+                if let Some((partition, absorbed)) = lost {
+                    return Err(LogError::lost_its_tail(partition, end.get(partition), absorbed).into());
+                }
+                self.take(expected, found.take_over(0)).await?;
+            }
+            (None, None) => {
                 let stream = BTreeMap::from([(ViewId(SourceId::default().0), self.spout.start.clone())]);
-                let target = OffsetVector::zero();
-                (None, Ledger::begin("first start", env!("CARGO_PKG_VERSION"), log, 0, &stream, target, 0))
-            }
-        };
-        match ledger.write(expected, &next, TxnChanges::default(), Durability::Now).await? {
-            LedgerWrite::Written => {}
-            LedgerWrite::Refused(_) => {
-                return Err("another coordinator takes the ledger over at this moment".into());
+                let (engine, target) = (env!("CARGO_PKG_VERSION"), OffsetVector::zero());
+                let first = Ledger::begin("first start", engine, log, 0, &stream, target, 0);
+                self.take(None, first).await?;
             }
         }
-        self.open.clear();
-        self.spout.read().clear();
-        self.reader.forget();
-        let (committed, epoch) = (next.committed, next.token.counter);
-        for txn in ledger.txns(committed + 1).await?.into_iter().filter(|txn| txn.txid <= next.appended) {
-            self.open.insert(txn.txid, txn);
-        }
-        self.record = Some(next);
+        let record = self.record()?.clone();
+        let (committed, epoch) = (record.committed, record.token.counter);
+        let txns = ledger.txns(committed + 1).await?.into_iter();
+        self.open = txns.filter(|txn| txn.txid <= record.appended).map(|txn| (txn.txid, txn)).collect();
+        (self.tokens, self.restoring) = (vec![record.token], false);
+        self.acknowledged = Some(record);
         let open = self.open.iter().map(|(txid, txn)| Ok((*txid, metadata(&txn.ranges)?)));
         Ok(Recovery { committed, epoch, open: open.collect::<Result<_, TaskError>>()? })
     }
@@ -170,7 +238,7 @@ impl<T: Translator> BatchCoordinator for LogCoordinator<T> {
 
     async fn next(&mut self, txid: u64) -> Result<Option<String>, TaskError> {
         let at = self.record()?.appended_to.clone();
-        let Some(found) = self.reader.next(&at).await else { return Ok(None) };
+        let Some(found) = self.reader.next(&at).await? else { return Ok(None) };
         let ranges = ranges::of(&found, &at);
         let metadata = metadata(&ranges)?;
         self.spout.read().insert(txid, Arc::new(found.chunks));

@@ -7,9 +7,10 @@ use std::{
 };
 
 use stratus_seam::{
-    log::Log,
+    log::{Log, LogError},
     offsets::{OffsetVector, Partition},
 };
+use stratus_topology::TaskError;
 use tokio::{task::JoinHandle, time::Instant};
 
 use super::ranges::{Found, read_new};
@@ -34,6 +35,8 @@ pub(super) struct Reader {
     rests: BTreeMap<Option<Partition>, Rest>,
     /// The least time between two looks, while they find nothing.
     lull: Duration,
+    /// What the log said when it was no longer the one that was read.
+    replaced: Option<String>,
 }
 
 /// What is under way.
@@ -61,7 +64,8 @@ impl<T> Drop for Task<T> {
 impl Reader {
     /// Reads up to about `max_bytes` at a time. `skips`: records that are gone are passed over.
     pub(super) fn new(log: Arc<dyn Log>, max_bytes: usize, skips: bool) -> Self {
-        Self { log, max_bytes, skips, stage: Stage::Nothing, rests: BTreeMap::new(), lull: Duration::ZERO }
+        let (stage, rests) = (Stage::Nothing, BTreeMap::new());
+        Self { log, max_bytes, skips, stage, rests, lull: Duration::ZERO, replaced: None }
     }
 
     /// What was read is not wanted any more: the next read begins elsewhere.
@@ -69,25 +73,35 @@ impl Reader {
         self.stage = Stage::Nothing;
     }
 
+    /// An error once the log has said that it is another one, or has lost its end. It stays, also if the log grows past
+    /// the place where it was read: the offsets do not mean what they meant.
+    pub(super) fn check(&self) -> Result<(), TaskError> {
+        self.replaced.clone().map_or(Ok(()), |error| Err(error.into()))
+    }
+
     /// What is behind `from`, if it is known within a moment. Until there is something, `from` stays the same.
-    pub(super) async fn next(&mut self, from: &OffsetVector) -> Option<Found> {
+    pub(super) async fn next(&mut self, from: &OffsetVector) -> Result<Option<Found>, TaskError> {
         loop {
+            self.check()?;
             match &mut self.stage {
                 Stage::Nothing => self.stage = self.look(from),
-                Stage::Waiting(task) if !task.0.is_finished() => return None,
+                Stage::Waiting(task) if !task.0.is_finished() => return Ok(None),
                 Stage::Waiting(_) => self.stage = Stage::Nothing,
                 Stage::Reading(task) => {
-                    let done = tokio::time::timeout(MOMENT, &mut task.0).await.ok()?;
+                    let Ok(done) = tokio::time::timeout(MOMENT, &mut task.0).await else {
+                        return Ok(None);
+                    };
                     self.stage = Stage::Nothing;
                     let mut found = done.unwrap_or_else(Found::panicked);
                     self.rest(&mut found);
                     if !found.is_empty() {
                         self.lull = Duration::ZERO;
-                        return Some(found);
+                        return Ok(Some(found));
                     }
+                    self.check()?;
                     self.stage = self.wait(from.clone());
                     self.lull = (self.lull * 2).clamp(Duration::from_millis(1), LONGEST_LULL);
-                    return None;
+                    return Ok(None);
                 }
             }
         }
@@ -139,6 +153,9 @@ impl Reader {
         let whole = failed.contains(&None);
         self.rests.retain(|partition, rest| rest.until > now || whole || failed.contains(partition));
         for (partition, error) in found.failures.drain(..) {
+            if let Some(LogError::Replaced { .. }) = error.downcast_ref() {
+                self.replaced.get_or_insert(error.to_string());
+            }
             let before = self.rests.get(&partition).map(|rest| rest.pause);
             let pause = before.map_or(FIRST_REST, |before| (before * 2).min(LONGEST_REST));
             self.rests.insert(partition, Rest { until: now + pause, pause });

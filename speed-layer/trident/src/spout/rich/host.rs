@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use crate::batch::TransactionAttempt;
 use arrow::array::RecordBatch;
 use stratus_topology::{
     DEFAULT_STREAM, FailReason, MessageId, MessageIds, Next, OutputFieldsDeclarer, Spout,
@@ -27,14 +28,14 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
 /// What a task's spout is to do.
 pub(super) enum Order {
-    /// Fill a batch of this transaction.
-    Emit(u64, oneshot::Sender<Vec<RecordBatch>>),
+    /// Fill a batch of this attempt.
+    Emit(TransactionAttempt, oneshot::Sender<Vec<RecordBatch>>),
     /// This transaction is committed, and all before it.
     Committed(u64),
     /// This transaction failed.
     Failed(u64, Arc<str>),
-    /// Whatever is under way failed.
-    FailAll,
+    /// Whatever is under way failed. Attempts below this one were replaced: who still asks for them gets nothing.
+    FailAll(u64),
 }
 
 /// A spout, and what it has emitted.
@@ -46,6 +47,8 @@ pub(super) struct Host {
     waiting: VecDeque<(RecordBatch, MessageIds)>,
     /// Messages in batches under way, by transaction.
     open: BTreeMap<u64, Vec<MessageId>>,
+    /// Attempts below this one were replaced.
+    first: u64,
     ready: Arc<AtomicBool>,
     rests_until: Instant,
     pause: Duration,
@@ -66,6 +69,7 @@ impl Host {
             max_batch_size,
             waiting: VecDeque::new(),
             open: BTreeMap::new(),
+            first: 0,
             ready,
             rests_until: Instant::now(),
             pause: FIRST_PAUSE,
@@ -98,7 +102,10 @@ impl Host {
 
     async fn obey(&mut self, order: Order) {
         match order {
-            Order::Emit(txid, answer) => {
+            Order::Emit(TransactionAttempt { attempt, .. }, answer) if attempt < self.first => {
+                let _ = answer.send(Vec::new());
+            }
+            Order::Emit(TransactionAttempt { txid, .. }, answer) => {
                 // Of an attempt that was replaced.
                 self.fail(txid, "its batch is tried again").await;
                 self.gather().await;
@@ -114,7 +121,8 @@ impl Host {
                 self.ack(&ids).await;
             }
             Order::Failed(txid, why) => self.fail(txid, &why).await,
-            Order::FailAll => {
+            Order::FailAll(first) => {
+                self.first = first;
                 while let Some(txid) = self.open.first_key_value().map(|(txid, _)| *txid) {
                     self.fail(txid, "the coordinator began anew").await;
                 }

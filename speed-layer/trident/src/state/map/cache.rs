@@ -18,12 +18,14 @@ pub struct CachedMap<T, B> {
     values: HashMap<String, (Option<T>, u64)>,
     by_use: BTreeMap<u64, String>,
     uses: u64,
+    /// The life of the coordinator whose batches the values come from.
+    epoch: u64,
 }
 
 impl<T: Clone + Send + Sync + 'static, B: BackingMap<T>> CachedMap<T, B> {
     /// A cache of at most so many keys.
     pub fn new(map: B, capacity: usize) -> Self {
-        Self { map, capacity, values: HashMap::new(), by_use: BTreeMap::new(), uses: 0 }
+        Self { map, capacity, values: HashMap::new(), by_use: BTreeMap::new(), uses: 0, epoch: 0 }
     }
 
     fn remember(&mut self, key: String, value: Option<T>) {
@@ -48,7 +50,17 @@ impl<T: Clone + Send + Sync + 'static, B: BackingMap<T>> CachedMap<T, B> {
 #[async_trait]
 impl<T: Clone + Send + Sync + 'static, B: BackingMap<T>> BackingMap<T> for CachedMap<T, B> {
     fn begin_attempt(&mut self, attempt: TransactionAttempt) {
+        if attempt.epoch != self.epoch {
+            // Between two lives another process may have had the ledger, and have written what this one has not seen.
+            self.epoch = attempt.epoch;
+            self.values.clear();
+            self.by_use.clear();
+        }
         self.map.begin_attempt(attempt);
+    }
+
+    fn is_of(&mut self, digest: Option<u64>) {
+        self.map.is_of(digest);
     }
 
     async fn begin_commit(&mut self, txid: Option<u64>) -> Result<(), TaskError> {
