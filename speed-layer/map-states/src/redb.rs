@@ -127,7 +127,7 @@ fn flush_names(folder: &Path) -> Result<(), Trouble> {
 
 /// The database in a file, with the tables that it must have.
 fn database(path: &Path) -> Result<Database, Trouble> {
-    let db = Database::builder().set_cache_size(CACHE).create(path)?;
+    let db = Database::builder().set_cache_size(CACHE).set_check_integrity_on_open(true).create(path)?;
     let txn = db.begin_write()?;
     {
         let mut layout = txn.open_table(LAYOUT)?;

@@ -198,15 +198,19 @@ impl GroupBolt {
         let name = spec.spout.as_ref().map_or("", |(name, _)| name);
         let names = rows.column(0).as_string::<i32>();
         let row = names.iter().position(|known| known == Some(name));
-        let metadata = row.map(|row| rows.column(1).as_string::<i32>().value(row).to_owned());
+        let Some(metadata) = row.map(|row| rows.column(1).as_string::<i32>().value(row).to_owned()) else {
+            // The rest of a word that was cut in pieces, or its beginning.
+            out.ack(&input);
+            return Ok(());
+        };
         let Some(batch) = self.batch(attempt) else {
             out.ack(&input);
             return Ok(());
         };
         batch.held.push(input);
-        let emitted = match (&mut self.emitter, metadata) {
-            (Some(emitter), Some(metadata)) => emitter.emit(attempt, &metadata).await,
-            _ => Err("the batch does not name this spout".into()),
+        let emitted = match &mut self.emitter {
+            Some(emitter) => emitter.emit(attempt, &metadata).await,
+            None => Err("this task has no emitter".into()),
         };
         let fragments = match emitted {
             Ok(fragments) => fragments,

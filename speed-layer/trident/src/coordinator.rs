@@ -262,7 +262,8 @@ impl MasterCoordinator {
         for (_, coordinator) in &mut self.coordinators {
             gives_up |= coordinator.give_up(txid, reason).await;
         }
-        if gives_up {
+        // The others' part of the batch is to be counted all the same.
+        if gives_up && self.coordinators.len() == 1 {
             self.transactions.drop_failed(txid);
             self.metadata.remove(&txid);
             self.retries.remove(&txid);

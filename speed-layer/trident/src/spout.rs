@@ -148,7 +148,7 @@ pub trait BatchCoordinator: Send {
     async fn committed(&mut self, txid: u64) -> Result<(), TaskError>;
 
     /// A batch failed: whether it is given up instead of being tried again. For spouts whose batches somebody waits for;
-    /// by default a failed batch is always tried again.
+    /// by default a failed batch is always tried again, and so is one that other spouts have a part in.
     async fn give_up(&mut self, txid: u64, reason: &str) -> bool {
         let _ = (txid, reason);
         false

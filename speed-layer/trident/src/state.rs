@@ -62,6 +62,9 @@ pub trait State: Send + 'static {
     ///
     /// An error fails the batch, which is tried again.
     async fn commit(&mut self, txid: Option<u64>) -> Result<(), TaskError>;
+
+    /// The transaction that was begun is not committed: something went wrong, and it will begin anew.
+    fn abandon(&mut self) {}
 }
 
 /// Makes the states of a topology's partitions.

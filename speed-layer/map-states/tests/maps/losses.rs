@@ -67,7 +67,8 @@ async fn values_that_go_within_a_transaction_are_missed() {
         }
         Ok(before.unwrap_or(0) + 1)
     };
-    is_lost(&refused(counts.multi_update(&keys(0..3), &mut update).await), "counts");
+    counts.multi_update(&keys(0..3), &mut update).await.unwrap();
+    is_lost(&refused(counts.commit(Some(2)).await), "counts");
 }
 
 /// A real server that is short of memory, told to evict after it was opened.
@@ -75,12 +76,12 @@ async fn values_that_go_within_a_transaction_are_missed() {
 async fn an_evicted_state_is_missed() {
     let Some(redis) = Redis::begin() else { return };
     let maps = redis.open().await;
+    // The small key is looked at by every transaction, and the server evicts what is used least: it counts that from here.
+    redis.cli(&["CONFIG", "SET", "maxmemory-policy", "allkeys-lfu"]).unwrap();
     let mut counts = opaque(&maps, "counts").await.unwrap();
     for txid in 1..=3 {
         add(&mut counts, txid, &keys(0..5_000), 1).await.unwrap();
     }
-    // The small key is looked at by every transaction, and the server evicts what is used least.
-    redis.cli(&["CONFIG", "SET", "maxmemory-policy", "allkeys-lfu"]).unwrap();
     let often = "for n = 1, 20000 do redis.call('HGET', KEYS[1], 'txid') end";
     redis.cli(&["EVAL", often, "1", "trident:{counts}:meta"]).unwrap();
     let memory = redis.cli(&["INFO", "memory"]).unwrap();
@@ -199,7 +200,8 @@ async fn a_write_over_a_loss_is_refused() {
     // As a master that takes the place of one that was ahead.
     redis.cli(&["HSET", "trident:{counts}:meta", "txid", "6", "writes", "1"]).unwrap();
     let mut one_more = |_: usize, before: Option<i64>| Ok(before.unwrap_or(0) + 1);
-    let error = refused(two.multi_update(&keys(1..2), &mut one_more).await);
+    two.multi_update(&keys(1..2), &mut one_more).await.unwrap();
+    let error = refused(two.commit(Some(7)).await);
     assert!(matches!(error, MapError::WentBack { acknowledged: 2, found: 1, .. }), "{error}");
     assert_eq!(redis.cli(&["HGET", "trident:{counts}", "[\"k1\"]"]).unwrap(), "[6,1]");
 }

@@ -4,7 +4,9 @@ use std::time::{Duration, Instant};
 
 use stratus_map_states::{MapError, MapStore, RedisMaps};
 use stratus_servers::redis::Redis;
-use stratus_trident::{BackingMap, CachedMap, OpaqueMap, OpaqueValue, StateKind, TransactionalMap};
+use stratus_trident::{
+    BackingMap, CachedMap, MapState, OpaqueMap, OpaqueValue, State, StateKind, TransactionalMap,
+};
 
 use crate::stores::{Place, add, add_again, keys, opaque, plain};
 
@@ -90,14 +92,16 @@ async fn a_replay_after_a_pause_is_exact() {
     let all = keys(0..50);
     for txid in 1..=4 {
         // The server stops between the beginning of the transaction and its put.
-        stratus_trident::State::begin_commit(&mut state, Some(txid)).await.unwrap();
-        stratus_trident::State::begin_commit(&mut sums, Some(txid)).await.unwrap();
+        let mut one = |_: usize, before: Option<i64>| Ok(before.unwrap_or(0) + 1);
+        state.begin_commit(Some(txid)).await.unwrap();
+        sums.begin_commit(Some(txid)).await.unwrap();
+        state.multi_update(&all, &mut one).await.unwrap();
+        sums.multi_update(&all, &mut one).await.unwrap();
         redis.pause().unwrap();
         let began = Instant::now();
-        let mut one = |_: usize, before: Option<i64>| Ok(before.unwrap_or(0) + 1);
-        let error = stratus_trident::MapState::multi_update(&mut state, &all, &mut one).await.unwrap_err();
+        let error = state.commit(Some(txid)).await.unwrap_err();
         assert!(error.to_string().contains("no answer in time"), "{error}");
-        stratus_trident::MapState::multi_update(&mut sums, &all, &mut one).await.unwrap_err();
+        sums.commit(Some(txid)).await.unwrap_err();
         assert!(began.elapsed() < Duration::from_secs(6), "{:?}", began.elapsed());
         // Not even a connection can be had.
         let error = add(&mut state, txid, &all, 1).await.unwrap_err();
@@ -137,7 +141,7 @@ async fn passwords_are_not_told() {
         let text = format!("{error} {error:?}");
         assert!(text.contains("check user and password") && !text.contains("wr0ng"), "{text}");
     }
-    let url = format!("redis://:s3cret@127.0.0.1:{port}/3?timeout_ms=500");
+    let url = format!("redis://:s3cret@127.0.0.1:{port}/3?timeout_ms=20000");
     let maps = RedisMaps::open(&url).await.unwrap();
     let mut map = maps.map::<OpaqueValue<i64>>(StateKind::Opaque, "counts").await.unwrap();
     map.multi_put(vec![("k".into(), OpaqueValue::new(1, 1, None))]).await.unwrap();

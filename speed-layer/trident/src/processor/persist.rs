@@ -100,12 +100,17 @@ impl<F: StateFactory, U: StateUpdater<F::State>> Processor for PersistProcessor<
         let mut state = self.partition.state()?.lock().await;
         state.begin_attempt(attempt);
         state.is_of(self.digest);
-        state.begin_commit(txid).await?;
-        if let Some(first) = rows.first() {
-            let rows = concat_batches(first.schema_ref(), &rows)?;
-            self.updater.update_state(&mut state, &rows, &mut collector).await?;
-        }
-        state.commit(txid).await?;
+        let committed = async {
+            state.begin_commit(txid).await?;
+            if let Some(first) = rows.first() {
+                let rows = concat_batches(first.schema_ref(), &rows)?;
+                self.updater.update_state(&mut state, &rows, &mut collector).await?;
+            }
+            state.commit(txid).await
+        };
+        let committed = committed.await;
+        // Until the next attempt queries are to see what is there.
+        committed.inspect_err(|_| state.abandon())?;
         if collector.len() > 0 {
             out.push(collector.finish()?);
         }

@@ -82,24 +82,33 @@ pub trait MapState<V: TridentValue>: State {
     ) -> Result<Vec<V>, TaskError>;
 }
 
-/// What the transaction under way has written, and what it is.
+/// What the transaction under way has updated, and what it is. The store takes it as a whole at the end: of a key that is
+/// updated twice it would otherwise take the first update without the second one, and a replay could not tell.
 #[derive(Debug)]
 struct Transaction<T> {
     /// Within, what the updates belong to; without, no commit is under way.
     txid: Option<Option<u64>>,
-    written: HashMap<String, T>,
+    entries: Vec<(String, T)>,
+    /// Where each key is among them.
+    places: HashMap<String, usize>,
 }
 
 impl<T> Default for Transaction<T> {
     fn default() -> Self {
-        Self { txid: None, written: HashMap::new() }
+        Self { txid: None, entries: Vec::new(), places: HashMap::new() }
     }
 }
 
 impl<T: Clone> Transaction<T> {
     fn begin(&mut self, txid: Option<Option<u64>>) {
         self.txid = txid;
-        self.written.clear();
+        self.entries.clear();
+        self.places.clear();
+    }
+
+    /// What this transaction made of a key.
+    fn own(&self, key: &str) -> Option<&T> {
+        self.places.get(key).and_then(|place| self.entries.get(*place)).map(|(_, value)| value)
     }
 
     fn txid(&self) -> Result<Option<u64>, TaskError> {
@@ -112,24 +121,30 @@ impl<T: Clone> Transaction<T> {
         map: &mut impl BackingMap<T>,
         keys: &[String],
     ) -> Result<Vec<(Option<T>, bool)>, TaskError> {
-        let asked: Vec<String> =
-            keys.iter().filter(|key| !self.written.contains_key(*key)).cloned().collect();
+        let asked: Vec<String> = keys.iter().filter(|key| self.own(key).is_none()).cloned().collect();
         let mut stored = if asked.is_empty() { Vec::new() } else { map.multi_get(&asked).await? }.into_iter();
-        let values = keys.iter().map(|key| match self.written.get(key) {
+        let values = keys.iter().map(|key| match self.own(key) {
             Some(value) => (Some(value.clone()), true),
             None => (stored.next().flatten(), false),
         });
         Ok(values.collect())
     }
 
-    async fn put(
-        &mut self,
-        map: &mut impl BackingMap<T>,
-        entries: Vec<(String, T)>,
-    ) -> Result<(), TaskError> {
-        map.multi_put(entries.clone()).await?;
-        self.written.extend(entries);
-        Ok(())
+    fn put(&mut self, key: &str, value: T) {
+        match self.places.get(key) {
+            Some(place) => self.entries[*place].1 = value,
+            None => {
+                self.places.insert(key.to_owned(), self.entries.len());
+                self.entries.push((key.to_owned(), value));
+            }
+        }
+    }
+
+    /// Ends the transaction, and gives the store what it has updated.
+    async fn commit(&mut self, map: &mut impl BackingMap<T>) -> Result<(), TaskError> {
+        let entries = std::mem::take(&mut self.entries);
+        self.begin(None);
+        if entries.is_empty() { Ok(()) } else { map.multi_put(entries).await }
     }
 }
 
@@ -168,8 +183,11 @@ macro_rules! map_state {
             }
 
             async fn commit(&mut self, _txid: Option<u64>) -> Result<(), TaskError> {
+                self.transaction.commit(&mut self.map).await
+            }
+
+            fn abandon(&mut self) {
                 self.transaction.begin(None);
-                Ok(())
             }
         }
 
@@ -191,29 +209,18 @@ macro_rules! map_state {
             ) -> Result<Vec<V>, TaskError> {
                 let values = self.transaction.values(&mut self.map, keys).await?;
                 let mut results = Vec::with_capacity(keys.len());
-                let mut entries: Vec<(String, $stored)> = Vec::with_capacity(keys.len());
-                // Where a key that stands here more than once is among the entries.
-                let mut places: HashMap<&str, usize> = HashMap::with_capacity(keys.len());
                 for (at, (key, (stored, own))) in keys.iter().zip(values).enumerate() {
-                    let place = places.get(key.as_str()).copied();
-                    let (stored, own) = match place {
-                        Some(place) => (Some(entries[place].1.clone()), true),
+                    // A key may stand here more than once.
+                    let (stored, own) = match self.transaction.own(key) {
+                        Some(updated) => (Some(updated.clone()), true),
                         None => (stored, own),
                     };
                     let mut update = |before| update(at, before);
                     let (result, entry) = $update(&self.transaction, stored, own, &mut update)?;
                     results.push(result);
-                    match (place, entry) {
-                        (_, None) => {}
-                        (Some(place), Some(entry)) => entries[place].1 = entry,
-                        (None, Some(entry)) => {
-                            places.insert(key, entries.len());
-                            entries.push((key.clone(), entry));
-                        }
+                    if let Some(entry) = entry {
+                        self.transaction.put(key, entry);
                     }
-                }
-                if !entries.is_empty() {
-                    self.transaction.put(&mut self.map, entries).await?;
                 }
                 Ok(results)
             }

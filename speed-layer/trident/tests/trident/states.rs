@@ -24,7 +24,9 @@ use crate::{
     support::run,
 };
 
+/// Lets the store have what is under way, as an attempt does that then fails elsewhere, and begins.
 async fn begin(state: &mut impl State, txid: u64) {
+    state.commit(None).await.unwrap();
     state.begin_commit(Some(txid)).await.unwrap();
 }
 
@@ -179,7 +181,7 @@ impl<S: MapState<i64>> StateUpdater<S> for GetThenPut {
         let sum = before + numbers.iter().sum::<i64>();
         state.multi_update(&keys, &mut |_, _| Ok(sum)).await?;
         if self.0.fetch_sub(1, SeqCst) > 0 {
-            Err("the store has it, and nobody knows".into())
+            Err("something goes wrong behind the update".into())
         } else {
             Ok(())
         }
@@ -228,28 +230,91 @@ async fn memory_keeps_states_of_every_kind() {
     assert_eq!((opaque.values(), transactional.values(), plain.values()), (sums.clone(), sums.clone(), sums));
 }
 
-/// A store that fails to put as often as it is told to.
-struct Failing(MemoryMap<i64>, u32);
+/// A store that fails at one of its puts, counted from 0.
+struct Failing<T> {
+    store: MemoryMap<T>,
+    at: u32,
+    puts: u32,
+}
+
+impl<T> Failing<T> {
+    fn new(store: MemoryMap<T>, at: u32) -> Self {
+        Self { store, at, puts: 0 }
+    }
+}
 
 #[async_trait::async_trait]
-impl BackingMap<i64> for Failing {
-    async fn multi_get(&mut self, keys: &[String]) -> Result<Vec<Option<i64>>, stratus_topology::TaskError> {
-        self.0.multi_get(keys).await
+impl<T: Clone + Send + Sync + 'static> BackingMap<T> for Failing<T> {
+    async fn multi_get(&mut self, keys: &[String]) -> Result<Vec<Option<T>>, TaskError> {
+        self.store.multi_get(keys).await
     }
 
-    async fn multi_put(&mut self, entries: Vec<(String, i64)>) -> Result<(), stratus_topology::TaskError> {
-        if self.1 > 0 {
-            self.1 -= 1;
+    async fn multi_put(&mut self, entries: Vec<(String, T)>) -> Result<(), TaskError> {
+        self.puts += 1;
+        if self.puts == self.at + 1 {
             return Err("the store is away".into());
         }
-        self.0.multi_put(entries).await
+        self.store.multi_put(entries).await
     }
+}
+
+/// One transaction that updates a key twice, as an updater of one's own may, until the store takes it.
+async fn two_updates(mut state: impl MapState<i64>) -> i64 {
+    for txid in [1, 2] {
+        loop {
+            begin(&mut state, txid).await;
+            let mut update = |_, before: Option<i64>| Ok(before.unwrap_or(0) + 1);
+            let key = ["a".to_owned()];
+            let updated = async {
+                state.multi_update(&key, &mut update).await?;
+                state.multi_update(&key, &mut update).await?;
+                state.commit(Some(txid)).await
+            };
+            if updated.await.is_ok() {
+                break;
+            }
+            // As whoever commits does.
+            state.abandon();
+        }
+    }
+    seen(&mut state).await.unwrap()
+}
+
+#[tokio::test]
+async fn a_key_that_a_commit_updates_twice_counts_twice() {
+    for at in 0..6 {
+        assert_eq!(
+            two_updates(OpaqueMap::new(Failing::new(MemoryMap::default(), at))).await,
+            4,
+            "put {at} fails"
+        );
+        let state = TransactionalMap::new(Failing::new(MemoryMap::default(), at));
+        assert_eq!(two_updates(state).await, 4, "put {at} fails");
+    }
+}
+
+/// A commit that failed leaves nothing behind: queries see what is there, and not what was there before.
+#[tokio::test]
+async fn a_query_after_a_failed_commit_sees_the_latest_value() {
+    let store = MemoryMap::default();
+    let mut state = OpaqueMap::new(store.clone());
+    begin(&mut state, 1).await;
+    add(&mut state, 5).await;
+    state.commit(Some(1)).await.unwrap();
+    // The put of an earlier attempt has no answer, and has happened.
+    begin(&mut state, 2).await;
+    add(&mut state, 1).await;
+    state.commit(Some(2)).await.unwrap();
+    begin(&mut state, 2).await;
+    assert_eq!(seen(&mut state).await, Some(5), "within the transaction");
+    state.abandon();
+    assert_eq!(seen(&mut state).await, Some(6));
 }
 
 #[tokio::test]
 async fn a_cache_is_never_ahead_of_its_store() {
     let store = MemoryMap::default();
-    let mut map = CachedMap::new(Failing(store.clone(), 1), 2);
+    let mut map = CachedMap::new(Failing::new(store.clone(), 0), 2);
     let key = "a".to_owned();
     assert_eq!(map.multi_get(std::slice::from_ref(&key)).await.unwrap(), [None]);
     assert!(map.multi_put(vec![(key.clone(), 1)]).await.is_err());
