@@ -67,6 +67,18 @@ pub enum MapError {
         /// The transaction.
         txid: u64,
     },
+    /// A value that cannot be written down.
+    #[error(
+        "{what}: the value of {key} cannot be written: {cause}. Nothing of this put was, and so it will be whenever the batch is tried: filter such tuples before they are aggregated"
+    )]
+    Unwritable {
+        /// Which state, where.
+        what: String,
+        /// The key.
+        key: String,
+        /// Why not.
+        cause: String,
+    },
     /// The server is set up in a way that loses states.
     #[error("{what}: {cause}")]
     Unsuitable {
@@ -96,4 +108,10 @@ pub enum MapError {
         /// Which state, where.
         what: String,
     },
+}
+
+impl MapError {
+    pub(crate) fn unwritable(what: &str, key: &str, cause: &dyn std::fmt::Display) -> Self {
+        Self::Unwritable { what: what.to_owned(), key: key.to_owned(), cause: cause.to_string() }
+    }
 }

@@ -24,6 +24,7 @@ mod error;
 mod factory;
 mod front;
 mod guard;
+mod json;
 mod redb;
 mod redis;
 mod standing;

@@ -15,6 +15,7 @@ use super::{
 use crate::{
     MapError, Stored,
     guard::{self, Guard, Seen},
+    json,
 };
 
 /// The table of a state's values.
@@ -109,8 +110,11 @@ impl<T: Stored> BackingMap<T> for RedbMap<T> {
         }
         self.guard.standing.check(&self.what)?;
         let what = format!("{}: writing {} keys", self.what, entries.len());
-        let entries = entries.into_iter().map(|(key, value)| Ok((key, serde_json::to_vec(&value)?)));
-        let entries: Vec<(String, Vec<u8>)> = entries.collect::<Result<_, TaskError>>()?;
+        let entries = entries.into_iter().map(|(key, value)| match json::text(&value) {
+            Ok(value) => Ok((key, value.into_bytes())),
+            Err(cause) => Err(MapError::unwritable(&self.what, &key, &cause)),
+        });
+        let entries: Vec<(String, Vec<u8>)> = entries.collect::<Result<_, MapError>>()?;
         let (file, name, kind) = (Arc::clone(&self.file), Arc::clone(&self.name), self.guard.kind);
         let (txid, digest, told) = (self.guard.under_way(), self.guard.digest(), what.clone());
         let (attempt, standing) = (self.guard.attempt(), Arc::clone(&self.guard.standing));

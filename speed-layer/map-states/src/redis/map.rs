@@ -10,6 +10,7 @@ use super::{Keys, connection::Connection, script, trouble};
 use crate::{
     MapError, Stored,
     guard::{self, Guard, Seen},
+    json,
     standing::Refusal,
 };
 
@@ -174,8 +175,9 @@ impl<T: Stored> BackingMap<T> for RedisMap<T> {
     async fn multi_put(&mut self, entries: Vec<(String, T)>) -> Result<(), TaskError> {
         let mut pairs = Vec::with_capacity(2 * entries.len());
         for (key, value) in entries {
-            pairs.push(key);
-            pairs.push(serde_json::to_string(&value)?);
+            let value = json::text(&value);
+            let value = value.map_err(|cause| MapError::unwritable(&self.what, &key, &cause))?;
+            pairs.extend([key, value]);
         }
         for pairs in pairs.chunks(2 * PUT) {
             self.put(pairs).await?;

@@ -76,6 +76,16 @@ async fn values_of_every_type(
     }
 }
 
+/// What JSON cannot say is refused, with all that was to be put with it.
+async fn numbers_that_are_none(floats: &mut impl BackingMap<f64>) {
+    let key = String::from("n");
+    floats.multi_put(vec![(key.clone(), 2.0)]).await.unwrap();
+    let refused =
+        floats.multi_put(vec![(key.clone(), 1.0), ("other".to_owned(), f64::NAN)]).await.unwrap_err();
+    assert!(refused.to_string().contains("the value of other cannot be written: it is NaN"), "{refused}");
+    assert_eq!(get(floats, std::slice::from_ref(&key)).await, [Some(2.0)], "nothing was written");
+}
+
 /// A cache far smaller than the batches, between a state and its store.
 async fn through_a_small_cache(map: impl BackingMap<OpaqueValue<i64>>) {
     let mut state = OpaqueMap::new(CachedMap::new(map, 7));
@@ -98,6 +108,7 @@ async fn all<P: Place>() {
     strange_keys(&mut plain(&maps, "keys").await).await;
     values_with_null(&mut plain(&maps, "nulls").await).await;
     values_of_every_type(&mut plain(&maps, "texts").await, &mut plain(&maps, "floats").await).await;
+    numbers_that_are_none(&mut plain(&maps, "floats").await).await;
     through_a_small_cache(maps.map(stratus_trident::StateKind::Opaque, "cached").await.unwrap()).await;
     reopening(&place, maps).await;
     two_partitions_and_another_count(&place).await;
