@@ -53,6 +53,8 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 struct Sent {
     attempt: TransactionAttempt,
     commit: bool,
+    /// Its rows that are not acked yet: where queues are short of bytes they travel in pieces.
+    rows: usize,
 }
 
 /// The coordinator of the batches of one group of spouts.
@@ -147,9 +149,10 @@ impl MasterCoordinator {
         out: &mut SpoutOutputCollector,
     ) -> Result<(), TaskError> {
         let id = self.next_message;
-        let ids = MessageIds::Each(vec![id; rows.num_rows()]);
+        let count = rows.num_rows();
+        let ids = MessageIds::Each(vec![id; count]);
         self.next_message += 1;
-        self.sent.insert(id, Sent { attempt, commit });
+        self.sent.insert(id, Sent { attempt, commit, rows: count });
         out.label(Some(attempt.label())).await?;
         out.emit(stream, rows, ids).await?;
         Ok(())
@@ -323,8 +326,12 @@ impl Spout for MasterCoordinator {
 
     async fn acked(&mut self, ids: &[MessageId]) {
         for id in ids {
-            let Some(sent) = self.sent.get(id).copied() else { continue };
-            // The rows of a message travel together and are settled together, so it is done with its first one.
+            let Some(sent) = self.sent.get_mut(id) else { continue };
+            sent.rows = sent.rows.saturating_sub(1);
+            if sent.rows > 0 {
+                continue;
+            }
+            let sent = *sent;
             if let Err(error) = self.on_acked(sent).await {
                 self.broken = Some(error);
             }

@@ -7,6 +7,7 @@ use stratus_seam::{
     store::{LedgerStore, StateStore},
 };
 use stratus_state::memory::MemoryStore;
+use stratus_topology::TopologyConfig;
 use stratus_trident::LogSpout;
 
 use crate::{
@@ -181,6 +182,31 @@ async fn a_ledger_that_its_store_lost_is_written_down_again() {
         source.count_alone(&counts).await;
         assert_eq!(counts.now()["after"], 2);
     }
+}
+
+/// What is told of a batch of two spouts may be too much for one piece.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_in_a_batch_of_many_partitions_is_told_in_pieces() {
+    const PARTITIONS: usize = 2_000;
+    let (one, other, counts) =
+        (Source::new(PARTITIONS).await, Source::new(PARTITIONS).await, Counts::default());
+    let config = TopologyConfig { queue_bytes: 64 << 10, ..TopologyConfig::default() };
+    let topology = topology().config(config);
+    let of_one = topology.new_stream("one", transactional(&one.log, &one.ledger)).parallelism_hint(2);
+    let of_other = topology.new_stream("other", transactional(&other.log, &other.ledger));
+    count(&of_one.shuffle().merge(&[&of_other.shuffle()]), &counts);
+    (0..PARTITIONS).for_each(|partition| {
+        one.log.append(partition, "one");
+        other.log.append(partition, "other");
+    });
+    let cluster = start(&topology);
+    all_committed(&one.ledger, &one.log).await;
+    all_committed(&other.ledger, &other.log).await;
+    kill(&cluster).await;
+    let each = PARTITIONS as i64;
+    assert_eq!(counts.now(), words([("one", each), ("other", each)]));
+    let batches = record(&one.ledger).await.unwrap().committed;
+    assert!(batches < 100, "in few batches: {batches}");
 }
 
 /// What is given to a log that lost its end has offsets that were counted before.
