@@ -163,7 +163,7 @@ async fn a_log_that_lost_its_tail_ends_ingest() {
     let ended = site.ingester().run(stopped).await;
     let Err(IngestError::Log(error @ LogError::Replaced { .. })) = ended else { panic!("{ended:?}") };
     assert!(error.to_string().contains("offset 4, below 6"), "{error}");
-    assert!(began.elapsed() < Duration::from_secs(5));
+    assert!(began.elapsed() < Duration::from_secs(60));
     // And nothing was written.
     let tables = SourceTables::open(&site.lake, &site.source).await.unwrap();
     assert_eq!(tables.absorbed(), OffsetVector::from([(0, 6)]));

@@ -48,7 +48,7 @@ struct Platform {
     tasks: Vec<JoinHandle<()>>,
 }
 
-const FAST: AskPatience = AskPatience { taken_up: Duration::from_secs(2), alive: Duration::from_secs(20) };
+const ASKING: AskPatience = AskPatience { taken_up: Duration::from_secs(60), alive: Duration::from_secs(20) };
 
 impl Platform {
     async fn start(options: &[(&str, &str)]) -> Self {
@@ -117,7 +117,7 @@ impl Platform {
     /// A batch layer as a process of its own would have it: with a catalog and a lake of its own.
     fn batch(&self) -> Arc<BatchLayer> {
         let lake = Lake::open(&self.lake).unwrap();
-        let patience = Patience { cut: Duration::from_secs(10), absorb: Duration::from_secs(20) };
+        let patience = Patience { cut: Duration::from_secs(60), absorb: Duration::from_secs(20) };
         let layer = BatchLayer::new(
             catalog(&self.lake),
             Arc::clone(&self.states),
@@ -130,8 +130,12 @@ impl Platform {
     }
 
     async fn refresh(&self) -> Result<RunRecord, SqlError> {
+        self.refresh_with(&ASKING).await
+    }
+
+    async fn refresh_with(&self, patience: &AskPatience) -> Result<RunRecord, SqlError> {
         let runs = Lake::open(&self.lake).unwrap().runs();
-        request::refresh(&runs, &catalog(&self.lake), "pages", &FAST).await
+        request::refresh(&runs, &catalog(&self.lake), "pages", patience).await
     }
 
     async fn records(&self) -> Vec<RunRecord> {
@@ -140,21 +144,26 @@ impl Platform {
 
     /// Waits until the view's records satisfy.
     async fn until(&self, what: &str, holds: impl Fn(&[RunRecord]) -> bool) -> Vec<RunRecord> {
-        for _ in 0..600 {
+        for _ in 0..1_200 {
             let records = self.records().await;
             if holds(&records) {
                 return records;
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
-        panic!("not within 30 s: {what}: {:?}", self.records().await);
+        panic!("not within a minute: {what}: {:?}", self.records().await);
     }
 
-    async fn end(self) {
+    /// Ends ingest and the speed layer, and waits until they have ended.
+    async fn end_layers(&mut self) {
         self.stop.send_replace(true);
-        for task in self.tasks {
+        for task in self.tasks.drain(..) {
             task.await.unwrap();
         }
+    }
+
+    async fn end(mut self) {
+        self.end_layers().await;
     }
 }
 
@@ -175,7 +184,8 @@ fn is_published(record: &RunRecord) -> bool {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_refresh_reaches_the_batch_layer_through_the_lake_alone() {
     let platform = Platform::start(&[]).await;
-    let nobody = platform.refresh().await.unwrap_err();
+    let hasty = AskPatience { taken_up: Duration::from_secs(2), ..ASKING };
+    let nobody = platform.refresh_with(&hasty).await.unwrap_err();
     assert_eq!(nobody.sqlstate, "55000", "{nobody:?}");
     assert!(nobody.hint.is_some());
     let lake = Lake::open(&platform.lake).unwrap();
@@ -206,7 +216,7 @@ async fn a_refresh_reaches_the_batch_layer_through_the_lake_alone() {
 
     // The speed layer drops the epochs that no reader needs; then version 1 goes, and its files after.
     let mut swept = Swept::default();
-    for _ in 0..200 {
+    for _ in 0..1_200 {
         let now = layer.sweep().await.unwrap();
         (swept.versions, swept.files) = (swept.versions + now.versions, swept.files + now.files);
         if swept.files > 0 {
@@ -272,13 +282,12 @@ async fn what_a_batch_layer_that_died_left_behind_is_settled_by_the_next() {
 /// A second batch process leaves the runs of the first one alone, as long as that lives.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_run_of_another_process_is_left_alone_while_it_is_alive() {
-    const SILENCE: Duration = Duration::from_secs(3);
-    let platform = Platform::start(&[]).await;
+    const SILENCE: Duration = Duration::from_secs(10);
+    let mut platform = Platform::start(&[]).await;
     let (_stop, first) = begin(&platform.batch());
     platform.until("the first run", |records| records.iter().any(is_published)).await;
     // Without a speed layer there is no cut, and the run waits for as long as it may.
-    platform.stop.send_replace(true);
-    tokio::time::sleep(Duration::from_millis(300)).await;
+    platform.end_layers().await;
     let asked = RunRecord::requested(platform.view, Trigger::Request, None, now_ms());
     Lake::open(&platform.lake).unwrap().runs().request(&asked).await.unwrap();
     let is = |records: &[RunRecord], status: RunStatus| {
@@ -303,7 +312,7 @@ async fn a_run_of_another_process_is_left_alone_while_it_is_alive() {
 /// A new view is waited for while somebody works on its first version.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_first_version_is_waited_for_as_long_as_somebody_works_on_it() {
-    const PATIENCE: Duration = Duration::from_secs(1);
+    const PATIENCE: Duration = Duration::from_secs(5);
     let platform = Platform::start(&[]).await;
     let runs = Lake::open(&platform.lake).unwrap().runs();
     let seen = catalog(&platform.lake);
@@ -312,7 +321,7 @@ async fn a_first_version_is_waited_for_as_long_as_somebody_works_on_it() {
     let mut record = RunRecord::requested(platform.view, Trigger::First, None, now_ms());
     let waiting = first_version();
     tokio::pin!(waiting);
-    for _ in 0..8 {
+    for _ in 0..5 {
         record = record.alive();
         runs.write(&record).await.unwrap();
         let early = tokio::time::timeout(PATIENCE / 3, &mut waiting).await;
@@ -328,12 +337,11 @@ async fn a_first_version_is_waited_for_as_long_as_somebody_works_on_it() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_run_under_way_is_interrupted_when_the_batch_layer_stops() {
-    let platform = Platform::start(&[]).await;
+    let mut platform = Platform::start(&[]).await;
     let (stop, running) = begin(&platform.batch());
     platform.until("the first run", |records| records.iter().any(is_published)).await;
     // Without a speed layer there is no cut.
-    platform.stop.send_replace(true);
-    tokio::time::sleep(Duration::from_millis(300)).await;
+    platform.end_layers().await;
     let (asked, ()) = tokio::join!(platform.refresh(), async {
         platform
             .until("the cut is waited for", |records| {

@@ -3,7 +3,7 @@
 mod broker;
 
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use rdkafka::ClientConfig;
@@ -17,6 +17,8 @@ use broker::Broker;
 
 /// How long a request to the broker may take.
 const REQUEST: Duration = Duration::from_secs(30);
+/// How long a topic may take to be as it was asked to be.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Brokers and the topics that were made there. A broker of our own is gone with its topics when this is dropped; on
 /// given ones the topics are deleted.
@@ -180,7 +182,8 @@ impl Kafka {
 
     fn until_partitions(&self, name: &str, wanted: usize) -> Result<()> {
         let client: BaseConsumer = self.client().create()?;
-        for _ in 0..300 {
+        let began = Instant::now();
+        while began.elapsed() < PATIENCE {
             let metadata = client.fetch_metadata(Some(name), REQUEST)?;
             let topic = metadata.topics().first().context("no topic in the metadata")?;
             let led = topic.partitions().iter().filter(|partition| partition.leader() >= 0).count();

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::process::Stdio;
+use std::time::{Duration, Instant};
 
 use stratus_tests::process::Stratus;
 use tokio::process::Command;
@@ -31,11 +32,10 @@ async fn started(folder: &std::path::Path) -> Stratus {
         .unwrap();
     let log = folder.join("data/logs/clicks/0.jsonl");
     std::fs::write(log, "{\"page\":\"/\",\"ms\":1}\n{\"page\":\"/\",\"ms\":2}\n").unwrap();
-    for _ in 0..100 {
-        if client.query("SELECT * FROM page_views", &[]).await.unwrap().len() == 1 {
-            break;
-        }
-        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    let began = Instant::now();
+    while client.query("SELECT * FROM page_views", &[]).await.unwrap().len() != 1 {
+        assert!(began.elapsed() < Duration::from_secs(60), "the events are not counted");
+        tokio::time::sleep(Duration::from_millis(20)).await;
     }
     process
 }

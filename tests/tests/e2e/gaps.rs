@@ -16,7 +16,7 @@ use tokio_postgres::Client;
 use crate::platform::Platform;
 
 const PARTITIONS: usize = 3;
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// The platform, what was sent to it, and what of that the topic has forgotten too early.
 struct Story {

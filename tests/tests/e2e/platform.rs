@@ -126,17 +126,17 @@ impl Platform {
     }
 }
 
-/// Sends events until `count` are sent, at about `rate` a second.
+/// Sends events at about `rate` a second, as long as `goes_on` says so when it is told how many were sent.
 pub fn send(
     mut producers: Producers,
     mut clicks: Clicks,
-    count: u64,
+    goes_on: impl Fn(u64) -> bool + Send + 'static,
     rate: u64,
 ) -> JoinHandle<Result<(Producers, Clicks)>> {
     tokio::spawn(async move {
         let began = Instant::now();
         let mut sent = 0;
-        while sent < count {
+        while goes_on(sent) {
             producers.send(&mut clicks, STEP).await?;
             sent += STEP;
             let due = began + Duration::from_millis(sent * 1_000 / rate);

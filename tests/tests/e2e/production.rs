@@ -23,7 +23,8 @@ async fn every_layer_and_every_server_dies() {
     let watcher = Watcher::start(platform.address.subscribe(), clicks.good, LAG);
     let producers = platform.producers(PARTITIONS).await.unwrap();
     let good = clicks.good;
-    let sending = send(producers, clicks, stratus_tests::event_count(), 5_000);
+    let count = stratus_tests::event_count();
+    let sending = send(producers, clicks, move |sent| sent < count, 5_000);
 
     let pause = async |seconds: u64| tokio::time::sleep(Duration::from_secs(seconds)).await;
     pause(2).await;
@@ -85,7 +86,7 @@ async fn a_second_process_of_a_layer_does_no_harm() {
     let clicks = Clicks::without_files(8, 1);
     let watcher = Watcher::start(platform.address.subscribe(), clicks.good, LAG);
     let producers = platform.producers(PARTITIONS).await.unwrap();
-    let sending = send(producers, clicks, 20_000, 2_000);
+    let sending = send(producers, clicks, |sent| sent < 20_000, 2_000);
     let mut second = Vec::new();
     for layer in ["speed", "ingest", "batch", "serve"] {
         second.push(Stratus::start(layer, platform.folder.path(), &platform.environment).await.unwrap());

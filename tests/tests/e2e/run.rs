@@ -12,8 +12,8 @@ use stratus_tests::process::Stratus;
 use tempfile::TempDir;
 use tokio::sync::watch;
 
-/// How far an answer may lag behind the events.
-pub const LAG: Duration = Duration::from_secs(5);
+/// How far an answer may lag behind the events, on a busy machine too.
+pub const LAG: Duration = Duration::from_secs(30);
 /// The same after a kill.
 pub const LAG_AFTER_KILL: Duration = Duration::from_secs(30);
 

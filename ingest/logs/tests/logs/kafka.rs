@@ -170,8 +170,8 @@ async fn the_end_is_behind_the_last_record_that_counts() {
     assert_eq!(drain(&reader, 0, 0).await.1, 4);
     open.commit_transaction(PATIENCE).unwrap();
     let began = Instant::now();
-    reader.appended(&OffsetVector::from([(0, 4)]), PATIENCE).await.unwrap();
-    assert!(began.elapsed() < PATIENCE / 2, "the commit wakes the reader");
+    reader.appended(&OffsetVector::from([(0, 4)]), 6 * PATIENCE).await.unwrap();
+    assert!(began.elapsed() < 3 * PATIENCE, "the commit wakes the reader");
     check(&["a", "b", "c", "d", "e", "f"]).await;
     assert_eq!(drain(&reader, 0, 4).await.0, ["e", "f"]);
 }
@@ -285,7 +285,7 @@ async fn a_broker_that_dies_is_waited_for() {
     let began = Instant::now();
     let away = log.end().await;
     assert!(matches!(away, Err(LogError::Unavailable { .. })), "{away:?}");
-    assert!(began.elapsed() < Duration::from_secs(25), "it takes {:?} to say so", began.elapsed());
+    assert!(began.elapsed() < Duration::from_secs(60), "it takes {:?} to say so", began.elapsed());
     kafka.restart().unwrap();
     send(&kafka, "b").await;
     let began = Instant::now();

@@ -88,9 +88,9 @@ fn cell(text: &str, kind: &ColumnType) -> Option<Value> {
     match (kind, &value) {
         (ColumnType::Text, Value::String(_)) | (ColumnType::Boolean, Value::Bool(_)) => Some(value),
         (ColumnType::Int, Value::Number(_)) => {
-            integer(&value).filter(|n| i32::try_from(*n).is_ok()).map(|n| json!(n))
+            integer(text).filter(|n| i32::try_from(*n).is_ok()).map(|n| json!(n))
         }
-        (ColumnType::BigInt, Value::Number(_)) => integer(&value).map(|n| json!(n)),
+        (ColumnType::BigInt, Value::Number(_)) => integer(text).map(|n| json!(n)),
         (ColumnType::Double, Value::Number(_)) => Some(json!(text.parse::<f64>().ok()?)),
         (ColumnType::List(item), Value::Array(_)) => {
             let items: Vec<&RawValue> = serde_json::from_str(text).ok()?;
@@ -100,10 +100,20 @@ fn cell(text: &str, kind: &ColumnType) -> Option<Value> {
     }
 }
 
-/// The generated numbers are small enough for a double to tell whether they are integers.
-fn integer(value: &Value) -> Option<i64> {
-    let double = value.as_f64()?;
-    value.as_i64().or_else(|| (double.fract() == 0.0 && double.abs() < 9e15).then_some(double as i64))
+/// The integer that a number is, however it is spelled: no other digit than zero stands behind the point once the
+/// exponent has moved it.
+fn integer(text: &str) -> Option<i64> {
+    let (mantissa, exponent) = text.split_once(['e', 'E']).unwrap_or((text, "0"));
+    let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
+    let all = format!("{whole}{fraction}");
+    let digits = all.trim_end_matches('0');
+    if digits.trim_start_matches('-').is_empty() {
+        return Some(0);
+    }
+    let dropped = (all.len() - digits.len()) as i64;
+    let power = exponent.parse::<i64>().ok()?.checked_add(dropped - fraction.len() as i64)?;
+    let factor = 10_i128.checked_pow(u32::try_from(power).ok()?)?;
+    i64::try_from(digits.parse::<i128>().ok()?.checked_mul(factor)?).ok()
 }
 
 /// A decoded row in the oracle's form.

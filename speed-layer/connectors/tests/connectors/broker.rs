@@ -6,12 +6,13 @@ use std::{
         Arc, Mutex, OnceLock, Weak,
         atomic::{AtomicU32, Ordering::SeqCst},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use rdkafka::{
     ClientConfig, Message, Offset as Place, TopicPartitionList,
     consumer::{BaseConsumer, CommitMode, Consumer},
+    error::KafkaError,
     producer::{BaseProducer, BaseRecord, Producer},
 };
 use stratus_connectors::kafka::{KafkaSettings, KafkaSpoutConfig};
@@ -142,11 +143,15 @@ impl Topic {
         let mut list = TopicPartitionList::new();
         list.add_partition_offset(&self.name, 0, Place::Beginning).unwrap();
         consumer.assign(&list).unwrap();
-        let mut offsets = Vec::new();
-        while let Some(Ok(record)) = consumer.poll(PATIENCE) {
-            offsets.push(record.offset());
+        let (mut offsets, began) = (Vec::new(), Instant::now());
+        loop {
+            match consumer.poll(PATIENCE) {
+                Some(Ok(record)) => offsets.push(record.offset()),
+                Some(Err(KafkaError::PartitionEOF(_))) => return offsets,
+                Some(Err(error)) => assert!(began.elapsed() < PATIENCE, "{error}"),
+                None => panic!("the partition does not end"),
+            }
         }
-        offsets
     }
 
     /// A transaction over partition 0.
@@ -171,14 +176,14 @@ impl Topic {
     pub(crate) fn committed(&self, partition: i32) -> Option<(i64, String)> {
         let mut list = TopicPartitionList::new();
         list.add_partition(&self.name, partition);
-        let began = std::time::Instant::now();
+        let began = Instant::now();
         let list = loop {
             // A broker that has just begun is not the group's coordinator yet.
             match self.broker.consumer.committed_offsets(list.clone(), PATIENCE) {
                 Ok(found) => break found,
                 Err(error) => assert!(began.elapsed() < PATIENCE, "{error}"),
             }
-            std::thread::sleep(std::time::Duration::from_millis(20));
+            std::thread::sleep(Duration::from_millis(20));
         };
         let element = &list.elements()[0];
         match element.offset() {

@@ -46,6 +46,7 @@ async fn what_was_acked_and_not_committed_is_emitted_again_after_a_crash() {
     let run = Run::start("uncommitted", config(), 2, |_| Sentence::Ack);
     run.until_seen(60).await;
     assert_eq!(run.values().into_iter().collect::<BTreeSet<_>>().len(), 60);
+    eventually("all are acked again", || run.cluster.is_idle("uncommitted").unwrap()).await;
     run.kill().await;
     for partition in 0..2 {
         assert_eq!(topic.committed_offset(partition), Some(30));

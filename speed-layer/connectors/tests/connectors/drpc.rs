@@ -51,7 +51,7 @@ async fn send(address: &str, head: &str, arguments: &[u8]) -> (u16, String) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn words_are_asked_for_over_http() {
     let schema = fields([("sentence", DataType::Utf8)]);
-    let (spout, server) = (FeederBatchSpout::new(schema.clone()), DrpcServer::new(Duration::from_secs(5)));
+    let (spout, server) = (FeederBatchSpout::new(schema.clone()), DrpcServer::new(Duration::from_secs(60)));
     let topology = TridentTopology::new();
     let word = || fields([("word", DataType::Utf8)]);
     let counts = topology
@@ -100,7 +100,7 @@ async fn words_are_asked_for_over_http() {
     let began = Instant::now();
     let (status, body) = call(&address, "words", b"the").await;
     assert!(status == 503 && body.contains("has ended"), "{status} {body}");
-    assert!(began.elapsed() < Duration::from_secs(2), "at once");
+    assert!(began.elapsed() < Duration::from_secs(20), "at once");
     door.abort();
 }
 

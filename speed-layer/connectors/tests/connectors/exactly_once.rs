@@ -161,7 +161,8 @@ fn is_exact(kafka: &Kafka, pair: &mut Pair, kills: u32) {
         return;
     }
     assert!(figures.redis_kills > 0 && figures.redis_pauses > 0, "{}: {figures:?}", pair.name);
-    assert!(figures.lives_with_progress * 3 > figures.kills * 2, "{}: {figures:?}", pair.name);
+    // Each life that was waited for, the last one too; those between may be over before they have begun.
+    assert!(figures.lives_with_progress > kills, "{}: {figures:?}", pair.name);
     assert!(figures.kills_within_batches * 4 > figures.kills, "{}: {figures:?}", pair.name);
     assert!(figures.kills_within_a_commit > 0, "{}: {figures:?}", pair.name);
     if pair.name.starts_with("opaque") {

@@ -11,7 +11,7 @@ use stratus_connectors::redis::{
 use stratus_servers::proxy::{Harm, Proxy, Way};
 
 use crate::broker::eventually;
-use crate::redis_server::{Client, Run, pair, pairs, server, settings};
+use crate::redis_server::{Client, Run, impatient, pair, pairs, server, settings};
 
 const TUPLES: usize = 20_000;
 const WORDS: usize = 100;
@@ -44,7 +44,7 @@ fn counting(settings: RedisSettings) -> RedisIncrementBolt {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_increment_is_lost_when_the_server_stalls() {
     let Some(server) = server() else { return };
-    let run = Run::start(&pairs(words()), counting(settings(&server)), 2);
+    let run = Run::start(&pairs(words()), counting(impatient(&server)), 2);
     midst(&run).await;
     server.pause().unwrap();
     until_some_failed(&run).await;
@@ -79,7 +79,7 @@ async fn what_is_set_is_exact_although_the_server_dies_and_stalls() {
     let Some(mut server) = server() else { return };
     let stored = (0..TUPLES).map(|n| pair(&format!("key-{n}"), &format!("value {n}")));
     let mapper = StoreFields::new(RedisDataType::String, "key", "value");
-    let run = Run::start(&pairs(stored), RedisStoreBolt::new(settings(&server), mapper), 2);
+    let run = Run::start(&pairs(stored), RedisStoreBolt::new(impatient(&server), mapper), 2);
     midst(&run).await;
     server.kill().unwrap();
     until_some_failed(&run).await;
@@ -103,7 +103,7 @@ async fn what_is_set_is_exact_although_the_server_dies_and_stalls() {
 async fn answers_that_are_lost_make_counts_too_high_and_never_too_low() {
     let Some(server) = server() else { return };
     let proxy = Proxy::start(server.port()).unwrap();
-    let url = format!("redis://127.0.0.1:{}?timeout_ms=300", proxy.port());
+    let url = format!("redis://127.0.0.1:{}?timeout_ms=20000", proxy.port());
     let run = Run::start(&pairs(words()), counting(RedisSettings::new(&url).unwrap()), 1);
     midst(&run).await;
     let mut cuts = 0;

@@ -30,6 +30,7 @@ async fn records_come_in_order_and_are_committed_when_the_topology_ends() {
     run.until_seen(100).await;
     assert_eq!(run.values(), numbers(0..100));
     assert_eq!(topic.committed_offset(0), Some(0), "where it began");
+    eventually("all are acked", || run.cluster.is_idle("in-order").unwrap()).await;
     run.kill().await;
     assert_eq!(
         topic.committed(0),

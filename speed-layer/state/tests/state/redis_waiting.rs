@@ -8,7 +8,7 @@ use stratus_servers::proxy::{Harm, Proxy, Way};
 use stratus_servers::redis::Redis;
 use stratus_state::redis::RedisStore;
 
-const PATIENCE: Duration = Duration::from_millis(300);
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Each call is told within its time, however many wait: they do not stand in line to be disappointed one by one.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -84,6 +84,8 @@ async fn a_graph_with_several_roots_acks_each_when_all_that_came_of_it_is_done()
             [(0, [0, 0, 0]), (1, [1, 1, 0]), (0, [0, 0, 0]), (0, [1, 0, 0]), (2, [0, 0, 0]), (1, [1, 1, 1])];
         for (number, (feeder, expected)) in steps.into_iter().enumerate() {
             feeders[feeder].feed(number as u64);
+            let acked = || feeders.each_ref().map(|feeder| feeder.look().acked.len());
+            until("acks", || acked().iter().zip(expected).all(|(acked, expected)| *acked >= expected)).await;
             settled(&cluster).await;
             let acks = feeders.each_ref().map(|feeder| feeder.acks().len());
             assert_eq!(acks, expected, "{way:?}, step {number}");

@@ -77,7 +77,7 @@ async fn a_panic_fails_the_call_and_what_is_held_at_once_and_the_bolt_starts_ove
     // What was acked before the panic is of the same call, and fails, too.
     feeder.feed_rows(numbers([5, PANIC, 6]), MessageIds::From(10));
     until("failures", || feeder.told() == 5).await;
-    assert!(begun.elapsed() < Duration::from_secs(2), "at once");
+    assert!(begun.elapsed() < Duration::from_secs(20), "at once");
     let why = because("bolt `bolt` panicked: -1 is too much");
     let expected =
         [(1, FailReason::Dropped), (2, FailReason::Dropped), (10, why.clone()), (11, why.clone()), (12, why)];
@@ -144,21 +144,24 @@ async fn crash_loops_back_off() {
         Unprepared
     };
     builder.set_bolt("bad", bad, 1).input_stream("spout", SYSTEM_STREAM, Grouping::Global);
+    let begun = Instant::now();
     let cluster = run(&builder);
     let made_at_first = made.load(SeqCst);
-    tokio::time::sleep(Duration::from_millis(700)).await;
-    // 10, 20, 40, 80, 160 and 320 ms: six or seven times.
-    let crashes = made.load(SeqCst) - made_at_first;
-    assert!((4..=8).contains(&crashes), "{crashes}");
+    let crashes = || made.load(SeqCst) - made_at_first;
+    until("crashes", || crashes() >= 8).await;
+    // 10, 20, 40, 80, 160, 320 and 640 ms lie between the first eight.
+    let crashes = crashes();
+    let pauses = Duration::from_millis(10 * ((1 << (crashes - 1)) - 1));
+    assert!(begun.elapsed() >= pauses, "{crashes} crashes within {:?}", begun.elapsed());
     let metrics = cluster.metrics(NAME).unwrap();
     assert!(metrics.components["bad"].panics >= 4);
     assert_eq!(metrics.components["bad"].last_error.as_deref(), Some("panicked: unprepared"));
     feeder.feed(1);
     until("an ack", || feeder.told() == 1).await;
-    // A kill does not wait for the pause.
+    // A kill does not wait for the pause, which is longer than a second now.
     let begun = Instant::now();
     cluster.kill(NAME, Duration::ZERO).await.unwrap();
-    assert!(begun.elapsed() < Duration::from_millis(300));
+    assert!(begun.elapsed() < Duration::from_secs(1));
 }
 
 struct Unprepared;

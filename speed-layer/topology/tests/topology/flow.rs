@@ -114,7 +114,7 @@ async fn stays_flat((queue_rows, queue_bytes): (usize, usize), seconds: u64) {
         assert!(fill.rows <= queue_rows && fill.bytes <= queue_bytes, "{fill:?}");
         // Four wait, one is in the bolt's hands and one in the spout's. Whoever takes one out makes room for the
         // next before it is executed.
-        let under_way = torrent.emitted.load(SeqCst) - executed.load(SeqCst);
+        let under_way = torrent.emitted.load(SeqCst).saturating_sub(executed.load(SeqCst));
         assert!(under_way <= 7 * ROWS, "{under_way} rows under way");
     }
     assert!((5..=7).contains(&most), "{most} batches were in memory at once");

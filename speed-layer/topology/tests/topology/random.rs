@@ -24,7 +24,7 @@ use trees::Trees;
 use workers::Worker;
 
 /// How long one topology may take; most take some milliseconds.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// What a panic on purpose says.
 const ON_PURPOSE: &str = "on purpose";

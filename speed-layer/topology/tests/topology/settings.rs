@@ -5,6 +5,7 @@ use std::{
     sync::{
         Arc, Mutex,
         atomic::{AtomicUsize, Ordering::SeqCst},
+        mpsc,
     },
     time::Duration,
 };
@@ -216,7 +217,15 @@ async fn a_component_with_threads_of_its_own_does_not_hold_others_up() {
     builder.set_spout("spout", feeder.spout(), 1);
     builder.set_spout("quick", quick.spout(), 1);
     let own = ComponentConfig { own_thread: true, ..ComponentConfig::default() };
-    let blocking = || sink(|_| std::thread::sleep(Duration::from_millis(300)));
+    let (release, held) = mpsc::channel::<()>();
+    let held = Arc::new(Mutex::new(held));
+    let blocking = move || {
+        let held = Arc::clone(&held);
+        sink(move |_| {
+            // Until the test lets go.
+            let _released = held.lock().unwrap().recv_timeout(Duration::from_secs(20));
+        })
+    };
     builder.set_bolt("blocking", blocking, 2).shuffle_grouping("spout").config(own);
     builder.set_bolt("bolt", || sink(|_| ()), 1).shuffle_grouping("quick");
     let cluster = run(&builder);
@@ -226,6 +235,7 @@ async fn a_component_with_threads_of_its_own_does_not_hold_others_up() {
     (0..10).for_each(|n| quick.feed(n));
     until("quick acks", || quick.told() == 10).await;
     assert_eq!(feeder.told(), 0, "the runtime's one thread was free meanwhile");
+    drop(release);
     until("slow acks", || feeder.told() == 2).await;
     end(&cluster).await;
 }

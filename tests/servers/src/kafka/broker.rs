@@ -75,6 +75,7 @@ impl Broker {
              share.coordinator.state.topic.replication.factor=1\n\
              share.coordinator.state.topic.num.partitions=1\n\
              group.initial.rebalance.delay.ms=0\n\
+             log.retention.ms=-1\n\
              log.retention.check.interval.ms=1000\n\
              log.cleaner.backoff.ms=100\n",
             data.display()

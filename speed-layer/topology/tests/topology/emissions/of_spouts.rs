@@ -1,8 +1,11 @@
 //! Single tuples of a spout that cannot leave.
 
-use std::sync::{
-    Arc, Mutex,
-    atomic::{AtomicUsize, Ordering::SeqCst},
+use std::{
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering::SeqCst},
+    },
+    time::Duration,
 };
 
 use async_trait::async_trait;
@@ -47,7 +50,8 @@ async fn a_spouts_tuples_that_cannot_leave_fail_and_it_goes_on() {
     let told: Arc<Mutex<Vec<(MessageId, bool)>>> = Arc::default();
     let telling = Arc::clone(&told);
     let mut builder = TopologyBuilder::new();
-    builder.config(TopologyConfig { batch_rows: 2, ..TopologyConfig::default() });
+    let linger = Duration::from_secs(10);
+    builder.config(TopologyConfig { batch_rows: 2, linger, ..TopologyConfig::default() });
     builder.set_spout("spout", move || Counting { next: 10, upto: 13, told: Arc::clone(&telling) }, 1);
     builder.set_bolt("all", || sink(|_| ()), 1).shuffle_grouping("spout");
     builder.set_bolt("picky", || sink(|_| ()), 1).input("spout", picky());
