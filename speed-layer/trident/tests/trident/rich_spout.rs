@@ -12,10 +12,10 @@ use std::{
 use arrow::array::RecordBatch;
 use async_trait::async_trait;
 use stratus_topology::{
-    DEFAULT_STREAM, FailReason, MessageId, MessageIds, Next, OutputFieldsDeclarer, Spout,
-    SpoutOutputCollector, TaskContext, TaskError, testing::FixedSpout,
+    DEFAULT_STREAM, FailReason, LocalCluster, MessageId, MessageIds, Next, OutputFieldsDeclarer, Spout,
+    SpoutOutputCollector, TaskContext, TaskError, TopologyBuilder, testing::FixedSpout,
 };
-use stratus_trident::{Pace, RichSpout, SpoutKind, TridentSpout};
+use stratus_trident::{Pace, RichSpout, SpoutKind, TransactionAttempt, TridentSpout};
 
 use crate::{
     counting::{Counts, count, kill, start, topology, until, words},
@@ -60,6 +60,61 @@ async fn messages_fail_when_their_batch_fails() {
     until("all are acked", || async { fixed.is_done() }).await;
     kill(&cluster).await;
     assert_eq!(counts.now(), words([("a", 1), ("b", 1), ("c", 1)]), "nothing of what failed was written");
+}
+
+/// A spout that has nothing but its task's context.
+struct Idler(Arc<Mutex<Option<TaskContext>>>);
+
+#[async_trait]
+impl Spout for Idler {
+    fn declare_output_fields(&self, declarer: &mut OutputFieldsDeclarer) {
+        declarer.declare(text("line"));
+    }
+
+    async fn open(&mut self, context: &TaskContext) -> Result<(), TaskError> {
+        *self.0.lock().unwrap() = Some(context.clone());
+        Ok(())
+    }
+
+    async fn next(&mut self, _: &mut SpoutOutputCollector) -> Result<Next, TaskError> {
+        Ok(Next::Idle)
+    }
+}
+
+/// What an emitter is told late, and what it is told of a batch that begins without its spout, takes no message into a
+/// batch that never carries it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn messages_that_no_batch_carries_are_not_acked() {
+    let (cluster, found) = (LocalCluster::new(), Arc::new(Mutex::new(None)));
+    let (mut builder, idler) = (TopologyBuilder::new(), Arc::clone(&found));
+    builder.set_spout("idler", move || Idler(Arc::clone(&idler)), 1);
+    cluster.submit("test", builder.build().unwrap()).unwrap();
+    until("there is a task", || async { found.lock().unwrap().is_some() }).await;
+    let context = found.lock().unwrap().clone().unwrap();
+
+    let fixed = lines(&["a", "b", "c"]);
+    let spouts = fixed.clone();
+    let spout = RichSpout::new(move || spouts.clone()).max_batch_size(1);
+    let mut coordinator = spout.coordinator(&context).await.unwrap();
+    coordinator.recover().await.unwrap();
+    let mut emitter = spout.emitter(&context).await.unwrap();
+    let attempt = |txid, attempt| TransactionAttempt { txid, epoch: 0, attempt };
+    let now = 1 << 39;
+    assert_eq!(emitter.emit(attempt(1, now), "some").await.unwrap().len(), 1);
+    // The coordinator begins anew, and then the word of an attempt before that is heard.
+    coordinator.recover().await.unwrap();
+    assert!(emitter.emit(attempt(1, 0), "some").await.unwrap().is_empty());
+    coordinator.committed(1).await.unwrap();
+    assert_eq!(emitter.emit(attempt(2, now), "some").await.unwrap().len(), 1);
+    assert_eq!((fixed.acked().len(), fixed.failures().len()), (0, 1));
+    // The next attempt at it begins without this spout.
+    assert!(emitter.emit(attempt(2, now + 1), "").await.unwrap().is_empty());
+    coordinator.committed(2).await.unwrap();
+    assert_eq!(emitter.emit(attempt(3, now), "some").await.unwrap().len(), 1);
+    assert_eq!((fixed.acked().len(), fixed.failures().len()), (0, 2));
+    coordinator.committed(3).await.unwrap();
+    until("it is acked", || async { fixed.acked().len() == 1 }).await;
+    kill(&cluster).await;
 }
 
 /// Storm's table says no: what an attempt has written and the next one lacks counts twice when it comes again.
