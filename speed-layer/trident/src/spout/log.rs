@@ -5,6 +5,7 @@
 
 mod coordinator;
 mod emitter;
+mod known;
 mod ranges;
 mod reader;
 
@@ -26,7 +27,7 @@ use stratus_seam::{
 };
 use stratus_topology::{TaskContext, TaskError, fields};
 
-use self::{coordinator::LogCoordinator, emitter::LogEmitter};
+use self::{coordinator::LogCoordinator, emitter::LogEmitter, known::Known};
 use super::{BatchCoordinator, Emitter, SpoutKind, TridentSpout};
 
 /// Makes rows of records.
@@ -85,6 +86,8 @@ pub struct LogSpout<T> {
     max_bytes: usize,
     /// What the coordinator has read for batches that are not committed, for the emitters.
     read: Arc<Mutex<HashMap<u64, Arc<Vec<Chunk>>>>>,
+    /// What the ledger's store has acknowledged: it outlives a coordinator that panics.
+    known: Arc<Mutex<Known>>,
 }
 
 impl<T: Translator> LogSpout<T> {
@@ -98,6 +101,7 @@ impl<T: Translator> LogSpout<T> {
             start: OffsetVector::zero(),
             max_bytes: 4 << 20,
             read: Arc::default(),
+            known: Arc::default(),
         }
     }
 
@@ -121,6 +125,10 @@ impl<T: Translator> LogSpout<T> {
         self
     }
 
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn read(&self) -> MutexGuard<'_, HashMap<u64, Arc<Vec<Chunk>>>> {
         self.read.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -137,6 +145,7 @@ where
             translator: self.translator.clone(),
             start: self.start.clone(),
             read: Arc::clone(&self.read),
+            known: Arc::clone(&self.known),
             ..*self
         }
     }

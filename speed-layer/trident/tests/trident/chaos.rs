@@ -18,7 +18,13 @@ use arrow::datatypes::DataType;
 use async_trait::async_trait;
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use serde::{Serialize, de::DeserializeOwned};
-use stratus_seam::{ids::SourceId, log::Log, offsets::OffsetVector, store::LedgerStore};
+use stratus_seam::{
+    ids::SourceId,
+    log::Log,
+    offsets::OffsetVector,
+    store::{LedgerStore, StateStore},
+};
+use stratus_state::memory::MemoryStore;
 use stratus_topology::{LocalCluster, TaskContext, TaskError, fields};
 use stratus_trident::{
     Count, LogSpout, MapState, MemoryMap, NonTransactionalMap, OpaqueMap, OpaqueValue, Pace, Records, State,
@@ -100,6 +106,9 @@ enum Cutting {
     OfTwo,
     /// Likewise, but the second comes later, before or behind the first, when its log is well filled.
     Joined,
+    /// As [`LogSpout::transactional`] does, with a ledger whose store loses its end, or everything, while the process
+    /// lives.
+    Forgetful,
 }
 
 /// The pairs that are tried.
@@ -138,19 +147,20 @@ pairs! {
     Plain: NonTransactional, i64, NonTransactionalMap, |stored| *stored;
 }
 
-/// One run: whether every count is right at its end, and how many transactions had attempts that were not alike.
+/// One run: whether every count is right at its end; and how many transactions had attempts that were not alike, or how
+/// often the ledger was lost.
 async fn run<P: Pair>(seed: u64, kind: Cutting) -> (bool, usize) {
     let mut rng = StdRng::seed_from_u64(seed);
     let faults = Faults::new(seed, rng.random_range(5..30), rng.random_range(4..40));
     let log = MemoryLog::new(3);
-    let store = stratus_state::open("memory", "").await.unwrap();
-    let state = store.source(SourceId::new()).await.unwrap();
+    let (store, id) = (MemoryStore::new(), SourceId::new());
+    let state = store.source(id).await.unwrap();
     let (other_log, other_state) = (MemoryLog::new(2), store.source(SourceId::new()).await.unwrap());
     let map = FaultyMap::new(MemoryMap::default(), faults.clone());
     let (emitted, patience) = (Emitted::default(), Duration::from_secs(600));
     let recutting = RecuttingSpout::new(log.clone(), seed);
     let mut expected: BTreeMap<String, i64> = BTreeMap::new();
-    let mut lives = 0;
+    let (mut lives, mut losses) = (0, 0);
     let mut lines = 0;
     let (joins_at, place) = (rng.random_range(20..100), rng.random_range(0..2));
     let deadline = tokio::time::Instant::now() + patience;
@@ -165,7 +175,7 @@ async fn run<P: Pair>(seed: u64, kind: Cutting) -> (bool, usize) {
             Cutting::Opaque => {
                 Box::new(emitted.watch(LogSpout::opaque(log_again, ledger, Lines).max_bytes(bytes)))
             }
-            Cutting::Transactional | Cutting::OfTwo | Cutting::Joined => {
+            Cutting::Transactional | Cutting::OfTwo | Cutting::Joined | Cutting::Forgetful => {
                 Box::new(LogSpout::transactional(log_again, ledger, Lines).max_bytes(bytes))
             }
         }];
@@ -186,7 +196,23 @@ async fn run<P: Pair>(seed: u64, kind: Cutting) -> (bool, usize) {
         let cluster = LocalCluster::new();
         cluster.submit("chaos", plan.topology).unwrap();
         lives += 1;
+        // What the ledger may go back to: nothing, the end of the life before, and whatever it is in this one.
+        let revision = async || state.ledger.read().await.unwrap().map_or(0, |ledger| ledger.revision);
+        let (mut earlier, mut before_the_loss) = (vec![MemoryStore::new().snapshot()], 0);
+        // Once it has emitted a batch, the process knows the ledger.
+        let knows = || {
+            let metrics = cluster.metrics("chaos").unwrap();
+            metrics.components["$mastercoord-bg0"].outputs["$batch"].emitted > 0
+        };
         for _ in 0..rng.random_range(1..12) {
+            if kind == Cutting::Forgetful {
+                earlier.push(store.snapshot());
+                if knows() && rng.random_ratio(1, 3) && !faults.are_over() {
+                    before_the_loss = revision().await.max(before_the_loss);
+                    store.restore_ledger(id, &earlier[rng.random_range(0..earlier.len())]);
+                    losses += 1;
+                }
+            }
             if lines < 120 {
                 for _ in 0..rng.random_range(1..10) {
                     let words: Vec<String> = (0..rng.random_range(1..6))
@@ -207,6 +233,11 @@ async fn run<P: Pair>(seed: u64, kind: Cutting) -> (bool, usize) {
         }
         if (faults.are_over() && lines >= 120 || lives > 25) && (kind != Cutting::Joined || has_second) {
             faults.end();
+            if kind == Cutting::Forgetful {
+                // Who has nothing to write does not see that the store has lost something.
+                log.append(0, "w0");
+                *expected.entry("w0".to_owned()).or_default() += 1;
+            }
             let end = log.end().await.unwrap();
             loop {
                 let ledger = state.ledger.read().await.unwrap();
@@ -231,6 +262,23 @@ async fn run<P: Pair>(seed: u64, kind: Cutting) -> (bool, usize) {
             cluster.kill("chaos", Duration::from_secs(1)).await.unwrap();
             break;
         }
+        if before_the_loss > 0 {
+            // Were the process to end now, nobody would know. Who has nothing to write does not see what is lost.
+            log.append(0, "w0");
+            *expected.entry("w0".to_owned()).or_default() += 1;
+            let is_whole = async || {
+                let ledger = state.ledger.read().await.unwrap();
+                let Some(ledger) = ledger.filter(|ledger| ledger.revision > before_the_loss) else {
+                    return false;
+                };
+                let txns = state.ledger.txns(ledger.committed + 1).await.unwrap().len() as u64;
+                ledger.appended - ledger.committed == txns
+            };
+            while !is_whole().await {
+                assert!(tokio::time::Instant::now() < deadline, "seed {seed}: the ledger stays lost");
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+        }
         cluster.kill("chaos", Duration::ZERO).await.unwrap();
         if kind == Cutting::Opaque && rng.random_bool(0.6) {
             let ledger = state.ledger.read().await.unwrap();
@@ -254,7 +302,7 @@ async fn run<P: Pair>(seed: u64, kind: Cutting) -> (bool, usize) {
             let right = |word: &String| emitted.allowed(word).contains(found.get(word).unwrap_or(&0));
             (found.keys().all(|word| words.contains(word)) && words.iter().all(right), emitted.changed())
         }
-        _ => (found == expected, 0),
+        _ => (found == expected, losses),
     }
 }
 
@@ -304,7 +352,8 @@ fn inexact<P: Pair>(kind: Cutting, seeds: std::ops::Range<u64>, enough: usize) -
 fn are_exact<P: Pair>(kind: Cutting, seeds: std::ops::Range<u64>) {
     let (wrong, changed) = inexact::<P>(kind, seeds, usize::MAX);
     assert_eq!(wrong, Vec::<u64>::new());
-    assert!(changed > 0 || kind != Cutting::Opaque, "the log lost nothing that mattered");
+    let loses = matches!(kind, Cutting::Opaque | Cutting::Forgetful);
+    assert!(changed > 0 || !loses, "nothing was lost that mattered");
 }
 
 fn is_seen_to_be_wrong<P: Pair>(kind: Cutting, seeds: std::ops::Range<u64>) -> bool {
@@ -334,6 +383,11 @@ fn spouts_that_share_their_batches_are_exactly_once() {
 #[test]
 fn a_spout_that_joins_later_is_exactly_once() {
     are_exact::<Transactional>(Cutting::Joined, 7_000..7_000 + runs());
+}
+
+#[test]
+fn a_ledger_that_its_store_forgets_is_exactly_once() {
+    are_exact::<Transactional>(Cutting::Forgetful, 8_000..8_000 + runs());
 }
 
 #[test]

@@ -4,7 +4,8 @@ use std::{sync::Arc, time::Duration};
 
 use stratus_seam::{
     ids::SourceId,
-    store::{LedgerStore, StateStore},
+    ledger::Ledger,
+    store::{Durability, LedgerStore, StateStore, TxnChanges},
 };
 use stratus_state::memory::MemoryStore;
 use stratus_topology::TopologyConfig;
@@ -182,6 +183,29 @@ async fn a_ledger_that_its_store_lost_is_written_down_again() {
         source.count_alone(&counts).await;
         assert_eq!(counts.now()["after"], 2);
     }
+}
+
+/// As one is whose restoring was cut off.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_ledger_that_lacks_an_entry_is_not_gone_on_from() {
+    let (source, counts) = of_five().await;
+    source.count_alone(&counts).await;
+    let whole = record(&source.ledger).await.unwrap();
+    let next = Ledger { appended: whole.appended + 1, revision: whole.revision + 1, ..whole.clone() };
+    let expected = Some((whole.token, whole.revision));
+    source.ledger.write(expected, &next, TxnChanges::default(), Durability::Now).await.unwrap();
+    source.append(1, "f");
+    let topology = topology();
+    count(&topology.new_stream("a", transactional(&source.log, &source.ledger)), &counts);
+    let cluster = start(&topology);
+    let lacks = format!("and lacks batch {}", next.appended);
+    until("it is refused", || async {
+        let metrics = cluster.metrics("test").unwrap();
+        metrics.components["$mastercoord-bg0"].last_error.as_ref().is_some_and(|error| error.contains(&lacks))
+    })
+    .await;
+    kill(&cluster).await;
+    assert_eq!(counts.now().len(), 5);
 }
 
 /// What is told of a batch of two spouts may be too much for one piece.

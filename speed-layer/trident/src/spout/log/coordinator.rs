@@ -25,28 +25,12 @@ pub(super) struct LogCoordinator<T> {
     reader: Reader,
     /// The ledger as this coordinator wrote it last; none while it is in doubt.
     record: Option<Ledger>,
-    /// The last one that the store has acknowledged, or, while that is being restored, the one that it was.
-    acknowledged: Option<Ledger>,
-    /// The tokens of this coordinator that the store may hold, if it holds what this one wrote last.
-    tokens: Vec<Token>,
-    /// Whether the store is being told again what it has lost.
-    restoring: bool,
-    /// The entries of batches that are not committed in that.
-    open: BTreeMap<u64, Txn>,
 }
 
 impl<T: Translator> LogCoordinator<T> {
     pub(super) fn new(spout: LogSpout<T>) -> Self {
         let reader = Reader::new(Arc::clone(&spout.log), spout.max_bytes, spout.kind == SpoutKind::Opaque);
-        Self {
-            spout,
-            reader,
-            record: None,
-            acknowledged: None,
-            tokens: Vec::new(),
-            restoring: false,
-            open: BTreeMap::new(),
-        }
+        Self { spout, reader, record: None }
     }
 
     fn record(&self) -> Result<&Ledger, TaskError> {
@@ -78,22 +62,9 @@ impl<T: Translator> LogCoordinator<T> {
                 return Err("the ledger was taken over by another coordinator, or was lost".into());
             }
         }
-        if !self.restoring {
-            self.acknowledged = Some(next.clone());
-        }
+        self.spout.known().acknowledge(&next);
         self.record = Some(next);
         Ok(())
-    }
-
-    /// What the store has lost of what it had acknowledged, if nobody else has written since: then this coordinator
-    /// still knows it.
-    fn lost(&self, found: Option<&Ledger>) -> Option<Ledger> {
-        let acknowledged = self.acknowledged.as_ref()?;
-        let behind = |found: &Ledger| {
-            let is_back = self.restoring || found.revision < acknowledged.revision;
-            is_back && self.tokens.contains(&found.token)
-        };
-        found.is_none_or(behind).then(|| acknowledged.clone())
     }
 
     /// Writes down again what the store has lost: how far everything is committed, then each open batch, as it was.
@@ -106,16 +77,28 @@ impl<T: Translator> LogCoordinator<T> {
             acknowledged = lost.revision,
             "the store has lost the end of the spout's ledger; it is written down again"
         );
-        let next =
-            Ledger { appended: lost.committed, appended_to: lost.committed_to.clone(), ..lost.take_over(0) };
-        let open: Vec<(u64, Ranges)> = self.open.values().map(|txn| (txn.txid, txn.ranges.clone())).collect();
-        // Should this be cut off, the next attempt finds this token or the one before, and begins again.
-        self.restoring = true;
-        self.tokens.push(next.token);
+        let next = lost.take_over(0);
+        let open: Vec<Txn> = {
+            let mut known = self.spout.known();
+            known.restore(next.token);
+            known.open.values().cloned().collect()
+        };
         self.take(expected, next).await?;
-        for (txid, ranges) in open {
-            self.append(txid, ranges).await?;
+        // Should this be cut off, the record names entries that are missing, which nobody goes on from.
+        for txn in &open {
+            let record = self.record()?;
+            let next = Ledger { revision: record.revision + 1, ..record.clone() };
+            let changes =
+                TxnChanges { append: Some(txn.clone()), forget_below: next.committed, forget_all: false };
+            self.write(next, changes, Durability::Now).await?;
         }
+        self.begin(open.into_iter().map(|txn| (txn.txid, txn)).collect())
+    }
+
+    /// From here on the record that was written is what is known.
+    fn begin(&mut self, open: BTreeMap<u64, Txn>) -> Result<(), TaskError> {
+        let record = self.record()?.clone();
+        self.spout.known().begin(record, open);
         Ok(())
     }
 
@@ -147,7 +130,7 @@ impl<T: Translator> LogCoordinator<T> {
                 TxnChanges { append: Some(txn.clone()), forget_below: next.committed, forget_all: false };
             self.write(next, changes, Durability::Now).await?;
             // By its own number, which is what a commit goes by.
-            self.open.insert(txn.txid, txn);
+            self.spout.known().open.insert(txn.txid, txn);
             if appended + 1 == txid {
                 return Ok(());
             }
@@ -156,15 +139,14 @@ impl<T: Translator> LogCoordinator<T> {
 
     /// Commits the entries up to a batch, one after the other.
     async fn commit(&mut self, txid: u64) -> Result<(), TaskError> {
-        while let Some(txn) =
-            self.open.first_key_value().map(|(_, txn)| txn.clone()).filter(|txn| txn.txid <= txid)
-        {
+        loop {
+            let first = self.spout.known().open.first_key_value().map(|(_, txn)| txn.clone());
+            let Some(txn) = first.filter(|txn| txn.txid <= txid) else { return Ok(()) };
             let next = self.record()?.commit(&txn, &BTreeMap::new())?;
             let changes = TxnChanges { forget_below: next.committed, ..TxnChanges::default() };
             self.write(next, changes, Durability::Now).await?;
-            self.open.remove(&txn.txid);
+            self.spout.known().open.remove(&txn.txid);
         }
-        Ok(())
     }
 }
 
@@ -178,7 +160,8 @@ impl<T: Translator> BatchCoordinator for LogCoordinator<T> {
         self.spout.read().clear();
         self.reader.forget();
         let expected = found.as_ref().map(|found| (found.token, found.revision));
-        match (self.lost(found.as_ref()), found) {
+        let lost = self.spout.known().lost(found.as_ref()).cloned();
+        match (lost, found) {
             (_, Some(Ledger { log: was, .. })) | (Some(Ledger { log: was, .. }), None) if was != log => {
                 return Err(format!(
                     "the ledger is of the log {was}, which is now {log}: its offsets mean others"
@@ -192,23 +175,35 @@ impl<T: Translator> BatchCoordinator for LogCoordinator<T> {
                 if let Some((partition, absorbed)) = lost {
                     return Err(LogError::lost_its_tail(partition, end.get(partition), absorbed).into());
                 }
+                // Nobody else changes them without changing the record.
+                let txns = ledger.txns(found.committed + 1).await?.into_iter();
+                let open: BTreeMap<u64, Txn> =
+                    txns.filter(|txn| txn.txid <= found.appended).map(|txn| (txn.txid, txn)).collect();
+                let missing = (found.committed + 1..=found.appended).find(|txid| !open.contains_key(txid));
+                if let Some(txid) = missing {
+                    return Err(format!(
+                        "the ledger has batches up to {} and lacks batch {txid}: its store has lost it. Restore the \
+                         ledger; or delete it with the states, and count again",
+                        found.appended
+                    )
+                    .into());
+                }
                 self.take(expected, found.take_over(0)).await?;
+                self.begin(open)?;
             }
             (None, None) => {
                 let stream = BTreeMap::from([(ViewId(SourceId::default().0), self.spout.start.clone())]);
                 let (engine, target) = (env!("CARGO_PKG_VERSION"), OffsetVector::zero());
                 let first = Ledger::begin("first start", engine, log, 0, &stream, target, 0);
                 self.take(None, first).await?;
+                self.begin(BTreeMap::new())?;
             }
         }
-        let record = self.record()?.clone();
-        let (committed, epoch) = (record.committed, record.token.counter);
-        let txns = ledger.txns(committed + 1).await?.into_iter();
-        self.open = txns.filter(|txn| txn.txid <= record.appended).map(|txn| (txn.txid, txn)).collect();
-        (self.tokens, self.restoring) = (vec![record.token], false);
-        self.acknowledged = Some(record);
-        let open = self.open.iter().map(|(txid, txn)| Ok((*txid, metadata(&txn.ranges)?)));
-        Ok(Recovery { committed, epoch, open: open.collect::<Result<_, TaskError>>()? })
+        let Ledger { committed, token, .. } = *self.record()?;
+        let known = self.spout.known();
+        let open = known.open.iter().map(|(txid, txn)| Ok((*txid, metadata(&txn.ranges)?)));
+        let open = open.collect::<Result<_, TaskError>>()?;
+        Ok(Recovery { committed, epoch: token.counter, open })
     }
 
     async fn catch_up(&mut self, committed: u64) -> Result<(), TaskError> {
