@@ -7,7 +7,7 @@ use std::{
     fmt,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering::SeqCst},
+        atomic::{AtomicBool, AtomicU64, Ordering::SeqCst},
     },
     time::Duration,
 };
@@ -55,6 +55,8 @@ struct Shared {
     desks: Mutex<BTreeMap<usize, Desk>>,
     /// The last transaction that is committed.
     committed: Mutex<u64>,
+    /// Attempts below this one were replaced: who still asks for them gets nothing.
+    first: Arc<AtomicU64>,
 }
 
 /// Where a task's spout takes orders.
@@ -117,7 +119,8 @@ impl RichSpout {
             before.work.abort();
         }
         let ready = Arc::new(AtomicBool::new(false));
-        let mut host = Host::new((self.make)(), context, self.max_batch_size, Arc::clone(&ready));
+        let first = Arc::clone(&self.shared.first);
+        let mut host = Host::new((self.make)(), context, self.max_batch_size, first, Arc::clone(&ready));
         host.open(context).await?;
         let (orders, taken) = mpsc::unbounded_channel();
         let work = tokio::spawn(host.work(taken));
@@ -157,8 +160,8 @@ impl TridentSpout for RichSpout {
 impl BatchCoordinator for RichSpout {
     async fn recover(&mut self) -> Result<Recovery, TaskError> {
         // What was under way is in no batch any more.
-        let first = begun_attempts();
-        self.tell(|| Order::FailAll(first));
+        self.shared.first.store(begun_attempts(), SeqCst);
+        self.tell(|| Order::FailAll);
         Ok(Recovery { committed: *lock(&self.shared.committed), ..Recovery::default() })
     }
 

@@ -77,13 +77,11 @@ impl<T: Translator> LogCoordinator<T> {
             acknowledged = lost.revision,
             "the store has lost the end of the spout's ledger; it is written down again"
         );
-        let next = lost.take_over(0);
-        let open: Vec<Txn> = {
+        let (token, open): (Token, Vec<Txn>) = {
             let mut known = self.spout.known();
-            known.restore(next.token);
-            known.open.values().cloned().collect()
+            (known.restore(&lost), known.open.values().cloned().collect())
         };
-        self.take(expected, next).await?;
+        self.take(expected, Ledger { token, ..lost.take_over(0) }).await?;
         // Should this be cut off, the record names entries that are missing, which nobody goes on from.
         for txn in &open {
             let record = self.record()?;

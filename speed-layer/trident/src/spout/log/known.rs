@@ -15,22 +15,23 @@ pub(super) struct Known {
     acknowledged: Option<Ledger>,
     /// The entries of batches that are not committed in it.
     pub(super) open: BTreeMap<u64, Txn>,
-    /// With which tokens the store is being told again what it has lost; none if it is not.
-    restoring: Vec<Token>,
+    /// The last token with which the store was told again what it has lost, until it knows all of it. Those of one
+    /// restoring share their random half.
+    restoring: Option<Token>,
 }
 
 impl Known {
     /// The store has acknowledged this record.
     pub(super) fn acknowledge(&mut self, record: &Ledger) {
         // A record of a restoring that is cut off stands for less than the one before.
-        if self.restoring.is_empty() {
+        if self.restoring.is_none() {
             self.acknowledged = Some(record.clone());
         }
     }
 
     /// A coordinator goes on from this record, in which these batches are open.
     pub(super) fn begin(&mut self, record: Ledger, open: BTreeMap<u64, Txn>) {
-        *self = Self { acknowledged: Some(record), open, restoring: Vec::new() };
+        *self = Self { acknowledged: Some(record), open, restoring: None };
     }
 
     /// What the store has lost, if what is found there is none, or no successor of what it has acknowledged: whoever
@@ -39,16 +40,21 @@ impl Known {
     pub(super) fn lost(&self, found: Option<&Ledger>) -> Option<&Ledger> {
         let acknowledged = self.acknowledged.as_ref()?;
         let is_back = |found: &Ledger| {
-            self.restoring.contains(&found.token)
+            self.restoring.is_some_and(|token| token.id == found.token.id)
                 || found.revision < acknowledged.revision
                 || (found.revision == acknowledged.revision && found.token != acknowledged.token)
         };
         found.is_none_or(is_back).then_some(acknowledged)
     }
 
-    /// What is known is written down again, with records of this token. Should that be cut off, it begins again.
-    pub(super) fn restore(&mut self, token: Token) {
-        self.restoring.push(token);
+    /// The token with which what is known is written down again. Should that be cut off, it begins again with the next.
+    pub(super) fn restore(&mut self, lost: &Ledger) -> Token {
+        let token = match self.restoring {
+            Some(Token { counter, id }) => Token { counter: counter + 1, id },
+            None => Token::after(lost.token.counter),
+        };
+        self.restoring = Some(token);
+        token
     }
 }
 
@@ -82,10 +88,14 @@ mod tests {
             assert_eq!(known.lost(found), is_lost.then_some(&appended), "{found:?}");
         }
         // A restoring that is cut off, and somebody who takes over from that.
-        let again = Ledger { appended: 0, ..appended.take_over(0) };
-        known.restore(again.token);
-        known.acknowledge(&again);
-        assert_eq!(known.lost(Some(&again)), Some(&appended));
+        let (token, other) = (known.restore(&appended), known.restore(&appended));
+        assert!(appended.token.counter < token.counter && token.counter < other.counter);
+        for token in [other, token] {
+            let again = Ledger { appended: 0, token, ..appended.take_over(0) };
+            known.acknowledge(&again);
+            assert_eq!(known.lost(Some(&again)), Some(&appended));
+        }
+        let again = Ledger { appended: 0, token, ..appended.take_over(0) };
         assert_eq!(known.lost(Some(&again.take_over(0))), None);
         let (whole, _) = again.append(BTreeMap::new()).unwrap();
         known.begin(whole.clone(), BTreeMap::new());

@@ -4,12 +4,11 @@ use std::{
     collections::{BTreeMap, VecDeque},
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering::SeqCst},
+        atomic::{AtomicBool, AtomicU64, Ordering::SeqCst},
     },
     time::Duration,
 };
 
-use crate::batch::TransactionAttempt;
 use arrow::array::RecordBatch;
 use stratus_topology::{
     DEFAULT_STREAM, FailReason, MessageId, MessageIds, Next, OutputFieldsDeclarer, Spout,
@@ -19,6 +18,8 @@ use tokio::{
     sync::{mpsc, oneshot},
     time::Instant,
 };
+
+use crate::batch::TransactionAttempt;
 
 /// How long a spout rests that has nothing.
 const IDLE: Duration = Duration::from_millis(1);
@@ -34,8 +35,8 @@ pub(super) enum Order {
     Committed(u64),
     /// This transaction failed.
     Failed(u64, Arc<str>),
-    /// Whatever is under way failed. Attempts below this one were replaced: who still asks for them gets nothing.
-    FailAll(u64),
+    /// Whatever is under way failed.
+    FailAll,
 }
 
 /// A spout, and what it has emitted.
@@ -48,7 +49,7 @@ pub(super) struct Host {
     /// Messages in batches under way, by transaction.
     open: BTreeMap<u64, Vec<MessageId>>,
     /// Attempts below this one were replaced.
-    first: u64,
+    first: Arc<AtomicU64>,
     ready: Arc<AtomicBool>,
     rests_until: Instant,
     pause: Duration,
@@ -59,6 +60,7 @@ impl Host {
         spout: Box<dyn Spout>,
         context: &TaskContext,
         max_batch_size: usize,
+        first: Arc<AtomicU64>,
         ready: Arc<AtomicBool>,
     ) -> Self {
         let mut declared = OutputFieldsDeclarer::default();
@@ -69,7 +71,7 @@ impl Host {
             max_batch_size,
             waiting: VecDeque::new(),
             open: BTreeMap::new(),
-            first: 0,
+            first,
             ready,
             rests_until: Instant::now(),
             pause: FIRST_PAUSE,
@@ -102,7 +104,7 @@ impl Host {
 
     async fn obey(&mut self, order: Order) {
         match order {
-            Order::Emit(TransactionAttempt { attempt, .. }, answer) if attempt < self.first => {
+            Order::Emit(TransactionAttempt { attempt, .. }, answer) if attempt < self.first.load(SeqCst) => {
                 let _ = answer.send(Vec::new());
             }
             Order::Emit(TransactionAttempt { txid, .. }, answer) => {
@@ -121,8 +123,7 @@ impl Host {
                 self.ack(&ids).await;
             }
             Order::Failed(txid, why) => self.fail(txid, &why).await,
-            Order::FailAll(first) => {
-                self.first = first;
+            Order::FailAll => {
                 while let Some(txid) = self.open.first_key_value().map(|(txid, _)| *txid) {
                     self.fail(txid, "the coordinator began anew").await;
                 }
